@@ -1,0 +1,1 @@
+"""Lossless compression with bit-exact proof, and decoding."""

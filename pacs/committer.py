@@ -1,0 +1,107 @@
+"""Group commit: whoever waits at the same moment shares one fdatasync and one transaction.
+
+Stands between the rooms and `archive.py`. Success is said only after both the records and the rows are durable: the record
+first, because bytes without a row are replayed at the next start, and a row without its bytes would be a lie.
+"""
+
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from pacs.index.database import Index
+from pacs.logs import get_logger
+from pacs.model.errors import OutOfResources
+from pacs.model.instance import Arrival, Stored
+from pacs.model.job import Claim
+from pacs.ports import ObjectStore
+
+log = get_logger(__name__)
+_Waiting = tuple[Arrival, "Future[Stored]"]
+
+
+class Committer:
+    """Writes arrivals in groups of at most `group_size`, in one thread of its own."""
+
+    def __init__(self, objects: ObjectStore, index: Index, *, group_size: int = 64) -> None:
+        self._objects = objects
+        self._index = index
+        self._group_size = group_size
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def commit(self, arrival: Arrival) -> Stored:
+        """Commit one arrival together with whatever else is waiting; durable on return."""
+        self._start()
+        future: Future[Stored] = Future()
+        self._waiting.put((arrival, future))
+        return future.result()
+
+    def commit_all(self, arrivals: Sequence[Arrival], *, finishing: Claim | None = None) -> list[Stored]:
+        """Commit `arrivals` in one transaction, all or none; with `finishing`, that job's end is in the same transaction.
+
+        Raises `NotFound` if the claim is no longer valid; then nothing becomes visible.
+        """
+        with self._lock:
+            locations = self._objects.put([arrival.sealed for arrival in arrivals])
+            try:
+                stored = self._index.add(list(zip(arrivals, locations, strict=True)), finishing=finishing)
+            except BaseException:
+                for location in locations:
+                    self._objects.delete(location)
+                raise
+            for one, location in zip(stored, locations, strict=True):
+                if not one.fresh:
+                    self._objects.delete(location)
+            return stored
+
+    def close(self) -> None:
+        """Finish what is waiting, then stop."""
+        if self._thread is not None:
+            self._waiting.put(None)
+            self._thread.join()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+                    self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            first = self._waiting.get()
+            if first is None:
+                return
+            group, ended = [first], False
+            while len(group) < self._group_size:
+                try:
+                    following = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    ended = True
+                    break
+                group.append(following)
+            self._commit_group(group)
+            if ended:
+                return
+
+    def _commit_group(self, group: list[_Waiting]) -> None:
+        try:
+            stored = self.commit_all([arrival for arrival, _ in group])
+        except OutOfResources as error:
+            # A small object may still fit where the group did not; nobody fails for another's size.
+            if len(group) == 1:
+                group[0][1].set_exception(error)
+            else:
+                for one in group:
+                    self._commit_group([one])
+        except BaseException as error:
+            log.exception("commit_failed", error, count=len(group))
+            for _, future in group:
+                future.set_exception(error)
+        else:
+            for (_, future), one in zip(group, stored, strict=True):
+                future.set_result(one)

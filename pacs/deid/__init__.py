@@ -1,0 +1,1 @@
+"""De-identification, PS3.15 Annex E; in memory only."""

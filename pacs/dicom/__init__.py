@@ -1,0 +1,1 @@
+"""The encoded data set: walk, splice, values, Part 10, DICOM JSON. Pure functions."""

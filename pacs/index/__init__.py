@@ -1,0 +1,1 @@
+"""The index: SQLAlchemy Core over SQLite or PostgreSQL."""

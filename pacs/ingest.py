@@ -1,0 +1,78 @@
+"""The way in: every instance passes here, whatever door it came through.
+
+Received ▶ Deidentified ▶ Encoded ▶ Sealed ▶ Stored. What cannot be understood, does not match, or cannot be made safe is kept
+in the encrypted quarantine, and the sender is told so; nothing is ever lost between a door and its answer.
+"""
+
+from collections.abc import Sequence
+
+from pacs.archive import Archive
+from pacs.logs import get_logger
+from pacs.model.errors import ArchiveError, DataSetMismatch, NotUnderstood, Quarantined
+from pacs.model.instance import Arrival, Deidentified, Origin, Received, Stored
+from pacs.model.job import Claim
+
+log = get_logger(__name__)
+
+
+def ingest(archive: Archive, received: Received) -> Stored:
+    """Take one composite instance in. On return it is durable, indexed and (unless held) visible.
+
+    Raises
+    ------
+    NotUnderstood, DataSetMismatch, Quarantined
+        The object is in the encrypted quarantine and not in the archive.
+    Unavailable, OutOfResources
+        Nothing was kept; the sender should try again.
+    """
+    deidentified = _deidentify(archive, received)
+    digest = archive.codec.digest(deidentified)
+    known = archive.index.equal(deidentified.key.sop_instance_uid, digest)
+    if known is not None:
+        return known
+    return archive.committer.commit(_arrival(archive, received, deidentified, digest))
+
+
+def ingest_derived(archive: Archive, received: Sequence[Received], *, finishing: Claim | None) -> list[Stored]:
+    """Take the outputs of a job in, all of them and the job's end in one transaction.
+
+    Raises `NotFound` if the job's lease was lost; then nothing becomes visible.
+    """
+    arrivals = []
+    for one in received:
+        attested = archive.deidentifier.attest(one)
+        arrivals.append(_arrival(archive, one, attested, archive.codec.digest(attested)))
+    return archive.committer.commit_all(arrivals, finishing=finishing)
+
+
+def _deidentify(archive: Archive, received: Received) -> Deidentified:
+    assert received.origin is not Origin.PROCESSOR, "processors come in by ingest_derived"
+    try:
+        return archive.deidentifier.deidentify(received)
+    except (NotUnderstood, DataSetMismatch, Quarantined) as error:
+        _quarantine(archive, received, type(error).__name__, str(error))
+        raise
+    except ArchiveError:
+        raise
+    except Exception as error:
+        # Fail closed: whatever went wrong while identity was still inside, the object must not pass.
+        log.exception("deidentification_failed", error)
+        _quarantine(archive, received, "Quarantined", f"de-identification failed ({type(error).__name__})")
+        raise Quarantined("de-identification failed; the object is in quarantine") from error
+
+
+def _quarantine(archive: Archive, received: Received, kind: str, reason: str) -> None:
+    quarantine_id = archive.quarantine.keep(received, kind, reason)
+    log.warning("instance_quarantined", quarantine_id=quarantine_id, kind=kind, reason=reason, origin=received.origin)
+
+
+def _arrival(archive: Archive, received: Received, deidentified: Deidentified, digest: bytes) -> Arrival:
+    encoded = archive.codec.encode(deidentified, digest)
+    return Arrival(
+        encoded=encoded,
+        sealed=archive.sealer.seal(encoded, policy=deidentified.policy, origin=received.origin),
+        origin=received.origin,
+        source=received.source,
+        association=received.association,
+        policy=deidentified.policy,
+    )

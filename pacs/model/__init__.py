@@ -1,0 +1,1 @@
+"""Nouns of the archive; no I/O."""

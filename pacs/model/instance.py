@@ -1,0 +1,185 @@
+"""The stages of an instance on its way in, one frozen type each: Received ▶ Deidentified ▶ Encoded ▶ Sealed ▶ Stored.
+
+Each stage has one maker (see ARCHITECTURE.md) and the next accepts nothing else, so that a store that takes `Sealed`
+cannot hold plaintext. Nothing here does I/O.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Origin(StrEnum):
+    """Through which door an instance came."""
+
+    STORAGE_SCU = "storage-scu"
+    STOW = "stow"
+    IMPORT = "import"
+    PROCESSOR = "processor"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One composite instance as it came; it may identify a patient.
+
+    `sop_class_uid` and `sop_instance_uid` are what the C-STORE command or the File Meta Information said ("" if nothing did).
+    `association` names the association, request, import run or job that brought it; completion is reckoned by it.
+    """
+
+    data_set: Buffer = field(repr=False)
+    transfer_syntax_uid: str
+    origin: Origin
+    source: str = field(repr=False)
+    sop_class_uid: str = ""
+    sop_instance_uid: str = field(default="", repr=False)
+    association: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceKey:
+    """The three UIDs that place an instance; always the archive's own (pseudonymous) ones."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element of a data set, still encoded, Explicit VR Little Endian.
+
+    `value` is the value field: for SQ the encoded items up to but without the sequence delimiter; for encapsulated Pixel Data
+    the item stream (offset table and fragments) without its sequence delimiter. `encoded` is header, value and delimiter as
+    they go on the wire. Both are slices of a received buffer, or bytes of our own.
+    """
+
+    tag: int
+    vr: str
+    value: Buffer = field(repr=False)
+    encoded: Buffer = field(repr=False)
+    undefined_length: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deidentified:
+    """A data set without identity. Made only in `deid`.
+
+    `elements` are top-level elements in tag order, Explicit VR Little Endian, Pixel Data among them.
+    `transfer_syntax_uid` says how Pixel Data is encoded: Explicit VR Little Endian, or the compressed syntax it came in.
+    `methods` are the codes of (0012,0064), CID 7050, for what was really done.
+    """
+
+    key: InstanceKey
+    sop_class_uid: str
+    elements: tuple[Element, ...] = field(repr=False)
+    transfer_syntax_uid: str
+    methods: tuple[str, ...]
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A de-identified data set in the archive's transfer syntax. Made only in `codec`.
+
+    `header` is the data set without Pixel Data (7FE0,0010), Explicit VR Little Endian. `frames` are one code stream (or one
+    native frame) each, unpadded; where frames do not end on a byte (1-bit pixels) or cannot be told apart, all of Pixel Data
+    is the one element of `frames` and `packed` is true. No Pixel Data: no frames. `pixel_vr` is OB or OW for native frames.
+    `attributes` are what queries are answered from: keyword -> value, several values joined by a backslash.
+    `digest` is SHA-256 over the de-identified content before compression: equal resend or conflict?
+    """
+
+    key: InstanceKey
+    sop_class_uid: str
+    header: Buffer = field(repr=False)
+    frames: tuple[Buffer, ...] = field(repr=False)
+    transfer_syntax_uid: str
+    attributes: Mapping[str, str] = field(repr=False)
+    digest: bytes
+    number_of_frames: int = 1
+    packed: bool = False
+    pixel_vr: str = "OB"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrames:
+    """Pixel Data as the archive keeps it; see `Encoded` for `packed` and `pixel_vr`."""
+
+    frames: tuple[Buffer, ...] = field(repr=False)
+    number_of_frames: int = 1
+    packed: bool = False
+    pixel_vr: str = "OB"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """What a record says of itself: enough to write its index rows again."""
+
+    object_id: UUID
+    study_key_id: int
+    key: InstanceKey
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    digest: bytes
+    number_of_frames: int
+    origin: Origin
+    policy: str
+    attributes: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An encrypted, self-describing record (docs/format.md). Made only in `store`.
+
+    `record` are the buffers to write one after another. `spans` are (offset, length) within the record of the sealed chunks,
+    header chunk first, then one per frame, so that a frame can be read alone.
+    """
+
+    object_id: UUID
+    study_key_id: int
+    key: InstanceKey
+    record: tuple[Buffer, ...] = field(repr=False)
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a record lies: a segment (or bucket key), and the bytes within it."""
+
+    container: str
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An instance ready to be committed: what the store and the index need, together."""
+
+    encoded: Encoded
+    sealed: Sealed
+    origin: Origin
+    source: str = field(repr=False)
+    association: str
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A committed instance. Made only in `index`.
+
+    `fresh` is false where an equal instance had been there already: nothing new was kept, and no job is due.
+    `version` is 1, or more after a conflict.
+    """
+
+    key: InstanceKey
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    location: Location
+    study_key_id: int
+    digest: bytes
+    number_of_frames: int = 1
+    version: int = 1
+    fresh: bool = True
+    attributes: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -1,0 +1,76 @@
+"""A piece of processing work, and the states it passes through."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class JobState(StrEnum):
+    """queued ▶ running ▶ one of the ends. `superseded` is a finished job whose inputs have changed since."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be made; `job_key` makes it unique: the digest of processor, version, parameters and input digests."""
+
+    job_key: str
+    processor: str
+    version: str
+    parameters: Mapping[str, Any]
+    rule: str
+    queue: str
+    study_instance_uid: str
+    series_instance_uids: tuple[str, ...]
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the table has it. `progress` is 0.0 to 1.0; times are seconds since the epoch, UTC."""
+
+    job_id: str
+    job_key: str
+    processor: str
+    version: str
+    parameters: Mapping[str, Any]
+    rule: str
+    queue: str
+    state: JobState
+    reason: str
+    completion: str
+    attempt: int
+    progress: float
+    study_instance_uid: str
+    series_instance_uids: tuple[str, ...]
+    output_series_instance_uids: tuple[str, ...] = ()
+    created_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to finish a job: valid while `owner` still holds the lease, so that a zombie commits nothing."""
+
+    job_id: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettledSeries:
+    """A series (or, with `series_instance_uid` empty, a study) that has come to rest, and how we know."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    generation: int
+    completion: str
+    attributes: Mapping[str, str] = field(default_factory=dict)

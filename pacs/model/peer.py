@@ -1,0 +1,16 @@
+"""Another application entity that we know by name."""
+
+from dataclasses import dataclass
+
+SERVICES = ("echo", "store", "find", "move", "get")
+"""What a peer may ask of us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A configured peer; a C-MOVE destination must be one."""
+
+    ae_title: str
+    host: str
+    port: int
+    may: frozenset[str] = frozenset(SERVICES)

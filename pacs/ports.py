@@ -1,0 +1,52 @@
+"""What really has two implementations, and no more: object store, key provider, queue, clock."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pacs.model.instance import Location, Sealed
+
+
+class ObjectStore(Protocol):
+    """Keeps sealed records; `tests/contracts/` holds every adapter to this."""
+
+    def put(self, group: Sequence[Sealed]) -> list[Location]:
+        """Write a group; every record is durable on return. Raises `OutOfResources`, and then nothing of the group counts."""
+
+    def get(self, location: Location, span: tuple[int, int] | None = None) -> bytes:
+        """Return the record, or `span` = (offset, length) within it. Raises `NotFound`."""
+
+    def delete(self, location: Location) -> None:
+        """Give the record's bytes up; deleting twice is harmless."""
+
+    def close(self) -> None:
+        """Release files; what was put stays."""
+
+
+class KeyProvider(Protocol):
+    """Holds a key-encryption key and never lets it out: it wraps and unwraps data keys."""
+
+    @property
+    def key_id(self) -> str:
+        """Name of the current key-encryption key; says nothing about the key."""
+
+    def wrap(self, key: bytes, context: bytes) -> bytes:
+        """Wrap a data key; `context` is bound to it."""
+
+    def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
+        """Unwrap a data key. Raises `ConfigurationError` if `key_id` is not ours or the bytes were changed."""
+
+    def derive(self, purpose: str) -> bytes:
+        """Return 32 bytes bound to this key and `purpose` (HKDF-SHA-256)."""
+
+
+class Queue(Protocol):
+    """Rings a worker's bell: it carries a job id and nothing else; losing a message costs time, not work."""
+
+    def ring(self, job_id: str, queue: str) -> None:
+        """Tell some worker that `job_id` is due. Raises `Unavailable` where the broker is away."""
+
+
+class Clock(Protocol):
+    """Seconds since the epoch, UTC."""
+
+    def __call__(self) -> float: ...

@@ -1,0 +1,54 @@
+"""The way out: stored instances as data sets, Part 10 files or single frames, in a syntax the receiver accepts.
+
+Every door reads through here. Bytes are authenticated while they are opened; what does not authenticate is an
+`IntegrityError` and is never served.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pacs.archive import Archive
+from pacs.codec.transcode import DataSetParts
+from pacs.dicom import part10
+from pacs.model.instance import Buffer, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame as it goes out."""
+
+    data: bytes = field(repr=False)
+    transfer_syntax_uid: str
+
+
+def header(archive: Archive, stored: Stored) -> bytes:
+    """Return the de-identified data set without Pixel Data, Explicit VR Little Endian."""
+    return archive.sealer.open_header(stored, archive.objects)
+
+
+def data_set(archive: Archive, stored: Stored, accepted: Sequence[str] | None = None) -> DataSetParts:
+    """Return the whole data set, encoded in the stored syntax or, where `accepted` lacks it, in the best of `accepted`.
+
+    Raises `NotTranscodable` if none of `accepted` can be reached without loss.
+    """
+    head, frames = archive.sealer.open(stored, archive.objects)
+    return archive.codec.data_set(head, frames, stored.transfer_syntax_uid, accepted)
+
+
+def part10_file(archive: Archive, stored: Stored, accepted: Sequence[str] | None = None) -> list[Buffer]:
+    """Return a Part 10 file as buffers to be written one after another."""
+    parts = data_set(archive, stored, accepted)
+    meta = part10.file_meta(stored.sop_class_uid, stored.key.sop_instance_uid, parts.transfer_syntax_uid)
+    return [meta, *parts.buffers]
+
+
+def frame(archive: Archive, stored: Stored, number: int, accepted: Sequence[str] | None = None) -> Frame:
+    """Return frame `number` (1 is the first), touching only its chunk, as stored or in the best of `accepted`.
+
+    Raises `NotFound` for a frame that is not there, `NotTranscodable` if none of `accepted` can be reached.
+    """
+    head, data = archive.sealer.open_frame(stored, archive.objects, number)
+    transfer_syntax_uid = stored.transfer_syntax_uid
+    if accepted is not None and transfer_syntax_uid not in accepted:
+        data, transfer_syntax_uid = archive.codec.transcode_frame(head, data, transfer_syntax_uid, accepted)
+    return Frame(data, transfer_syntax_uid)

@@ -1,0 +1,274 @@
+"""All settings, one tree, read once: defaults here, then `pacs.toml` in the home, then `PACS_*` in the environment.
+
+Every setting has an environment name: ``PACS_`` + section + ``_`` + field, in capitals (``PACS_DICOM_PORT``); the AE title is
+``PACS_AE_TITLE``. `docs/settings.md` and the commented `pacs.toml` are written from this file (`reference()`, `as_toml()`),
+so that they cannot drift. Rooms never see this module: `archive.py` gives each part only its own values.
+"""
+
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_data_path
+
+from pacs.model.errors import ConfigurationError
+
+
+def _setting(default: Any, help: str, env: str = "") -> Any:
+    """A field with the sentence that explains it and, where the rule does not fit, its environment name."""
+    return field(default=default, metadata={"help": help, "env": env})
+
+
+@dataclass(frozen=True, slots=True)
+class DicomSettings:
+    """The DIMSE door."""
+
+    ae_title: str = _setting("MINIPACS", "Our AE title, at most 16 characters.", "PACS_AE_TITLE")
+    host: str = _setting("127.0.0.1", "Address to listen on; on any but loopback only configured peers are served.")
+    port: int = _setting(11112, "Port to listen on.")
+    require_called_ae_title: bool = _setting(True, "Reject associations that call another AE title.")
+    maximum_associations: int = _setting(32, "Associations served at once; more are rejected as transient.")
+    maximum_pdu_size: int = _setting(131072, "Largest PDU we receive, in bytes.")
+    maximum_object_mb: int = _setting(2048, "Largest data set accepted, in MiB; a larger one is answered A700.")
+    idle_timeout_s: float = _setting(60.0, "Seconds of silence after which an association is aborted.")
+    drain_s: float = _setting(20.0, "Seconds that open associations get to finish when the server stops.")
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """The web door."""
+
+    host: str = _setting("127.0.0.1", "Address to listen on.")
+    port: int = _setting(8080, "Port to listen on.")
+    public_url: str = _setting("", "URL under which people reach us, when a proxy stands before us.")
+    open_on_loopback: bool = _setting(
+        True, "Serve DICOMweb without credentials to callers on this machine while listening on loopback (as DICOM does)."
+    )
+    maximum_upload_mb: int = _setting(4096, "Largest STOW-RS request body, in MiB.")
+
+
+@dataclass(frozen=True, slots=True)
+class DeidSettings:
+    """De-identification on arrival."""
+
+    policy: str = _setting("research", "Policy for what arrives: basic or research.")
+    quarantine_status: str = _setting("C002", "C-STORE status for an object that went to quarantine: C002 or 0000.")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """The sealed store."""
+
+    url: str = _setting("", "Where records go; empty: the folder `store` in the home.")
+    segment_mb: int = _setting(128, "Size of a segment file, in MiB; smaller where the disk is small.")
+    codec: str = _setting("htj2k", "Archive compression: htj2k or none.")
+    prove_every: int = _setting(1, "Decode and compare every n-th frame before the original is dropped; 1 proves all.")
+    floor_mb: int = _setting(64, "Free disk, in MiB, below which nothing more is taken in (at most a twentieth of the disk).")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """The index."""
+
+    url: str = _setting("", "SQLAlchemy URL; empty: SQLite in the home. PostgreSQL: postgresql+psycopg://user@host/name")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """The bell between the scheduler and the workers."""
+
+    url: str = _setting("", "Celery broker URL; empty: a bundled Valkey on a private socket. redis://… or amqp://…")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessingSettings:
+    """Processing on arrival."""
+
+    enabled: bool = _setting(True, "Run the scheduler and a worker with `pacs serve`.")
+    rules: str = _setting("", "Rules file; empty: rules.toml in the home, written with the defaults on first start.")
+    plugins: str = _setting("", "Folder with plug-in files; empty: the folder `processors` in the home.")
+    concurrency: int = _setting(0, "Jobs that a worker runs at once; 0: half the cores, at least one.")
+    settle_s: float = _setting(2.0, "Seconds of rest after its association was released before a series counts as complete.")
+    quiet_s: float = _setting(20.0, "Seconds of silence after which a series counts as complete without any evidence.")
+    study_settle_s: float = _setting(4.0, "Seconds of rest of all its series before a study counts as complete.")
+    lease_s: float = _setting(30.0, "Seconds after which the job of a worker that has died is taken over.")
+    attempts: int = _setting(3, "How often a job is tried when the failure may pass.")
+    backoff_s: float = _setting(5.0, "First wait before another try; it doubles each time.")
+    timeout_s: float = _setting(1800.0, "Longest a job may run.")
+    memory_mb: int = _setting(6144, "Most memory, in MiB, that a job's process may map.")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Logs."""
+
+    level: str = _setting("info", "debug, info, warning or error.")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole tree. `home` holds everything that this archive owns."""
+
+    home: Path
+    dicom: DicomSettings = field(default_factory=DicomSettings)
+    web: WebSettings = field(default_factory=WebSettings)
+    deid: DeidSettings = field(default_factory=DeidSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    processing: ProcessingSettings = field(default_factory=ProcessingSettings)
+    logs: LogSettings = field(default_factory=LogSettings)
+
+    @property
+    def database_url(self) -> str:
+        """The index's URL, the embedded default filled in."""
+        return self.database.url or f"sqlite:///{self.home / 'index.db'}"
+
+    @property
+    def rules_path(self) -> Path:
+        """The rules file in force."""
+        return Path(self.processing.rules) if self.processing.rules else self.home / "rules.toml"
+
+    @property
+    def plugins_path(self) -> Path:
+        """The folder where plug-in files are looked for."""
+        return Path(self.processing.plugins) if self.processing.plugins else self.home / "processors"
+
+
+def default_home() -> Path:
+    """``PACS_HOME``, or the platform's folder for a user's data."""
+    return Path(os.environ.get("PACS_HOME") or user_data_path("mini-pacs")).expanduser().absolute()
+
+
+def load(home: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings for `home`.
+
+    Raises
+    ------
+    ConfigurationError
+        A file that cannot be read, an unknown name, or a value of the wrong type; the message names it.
+    """
+    environment = os.environ if environment is None else environment
+    home = (home or default_home()).absolute()
+    given = _read_toml(home / "pacs.toml")
+    sections: dict[str, Any] = {}
+    for section, cls in _sections():
+        table = given.pop(section, {})
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"pacs.toml: [{section}] must be a table")
+        values: dict[str, Any] = {}
+        for name, kind, _, _, env in _entries(section, cls):
+            if name in table:
+                values[name] = _parse(table.pop(name), kind, f"pacs.toml: {section}.{name}")
+            if env in environment and environment[env] != "":
+                values[name] = _parse(environment[env], kind, env)
+        if table:
+            raise ConfigurationError(f"pacs.toml: unknown setting {section}.{sorted(table)[0]}; see docs/settings.md")
+        sections[section] = cls(**values)
+    if given:
+        raise ConfigurationError(f"pacs.toml: unknown section [{sorted(given)[0]}]; see docs/settings.md")
+    known = {env for section, cls in _sections() for *_, env in _entries(section, cls)} | SPECIAL_VARIABLES
+    for name in environment:
+        if name.startswith("PACS_") and name not in known and not name.startswith("PACS_TEST_"):
+            raise ConfigurationError(f"unknown setting {name} in the environment; see docs/settings.md")
+    settings = Settings(home=home, **sections)
+    _check(settings)
+    return settings
+
+
+SPECIAL_VARIABLES = frozenset({"PACS_HOME", "PACS_REQUIRE_SERVICES"})
+"""Variables that are not settings of the tree: where the home is, and whether tests may go without a server."""
+
+
+def as_toml() -> str:
+    """Return a `pacs.toml` with every setting commented out at its default."""
+    lines = ["# mini-pacs settings. Every line shows its default; take away the # to change it.", ""]
+    for section, cls in _sections():
+        lines += [f"# {(cls.__doc__ or '').strip()}", f"[{section}]"]
+        for name, _, default, text, env in _entries(section, cls):
+            lines += [f"# {text}  ({env})", f"# {name} = {_toml(default)}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def reference() -> str:
+    """Return docs/settings.md: a table of every setting, its default and environment name."""
+    out = ["# Settings", "", "Written by `pacs settings --markdown`. Defaults, then `pacs.toml` in the home, then the environment.", ""]
+    for section, cls in _sections():
+        out += [f"## [{section}]", (cls.__doc__ or "").strip(), "", "| setting | default | environment | what it does |", "|---|---|---|---|"]
+        for name, _, default, text, env in _entries(section, cls):
+            out.append(f"| `{name}` | `{_toml(default)}` | `{env}` | {text} |")
+        out.append("")
+    return "\n".join(out)
+
+
+def environment_names() -> frozenset[str]:
+    """Return every `PACS_*` name that is understood."""
+    return frozenset(env for section, cls in _sections() for *_, env in _entries(section, cls)) | SPECIAL_VARIABLES
+
+
+def _sections() -> Iterator[tuple[str, type[Any]]]:
+    hints = typing.get_type_hints(Settings)
+    for entry in fields(Settings):
+        kind = hints[entry.name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield entry.name, kind
+
+
+def _entries(section: str, cls: type[Any]) -> Iterator[tuple[str, Any, Any, str, str]]:
+    hints = typing.get_type_hints(cls)
+    for entry in fields(cls):
+        env = entry.metadata["env"] or f"PACS_{section}_{entry.name}".upper()
+        yield entry.name, hints[entry.name], entry.default, entry.metadata["help"], env
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _parse(value: Any, kind: Any, where: str) -> Any:
+    assert not isinstance(kind, types.UnionType)
+    try:
+        if kind is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+        if isinstance(value, bool):
+            raise ValueError
+        return kind(value)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"{where} must be of type {kind.__name__}") from error
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _check(settings: Settings) -> None:
+    title = settings.dicom.ae_title
+    if not title.strip() or len(title) > 16 or not title.isascii() or "\\" in title:
+        raise ConfigurationError("dicom.ae_title must be 1 to 16 ASCII characters without a backslash (PS3.5 6.2)")
+    for name, port in (("dicom.port", settings.dicom.port), ("web.port", settings.web.port)):
+        if not 0 <= port <= 65535:
+            raise ConfigurationError(f"{name} must be between 0 and 65535")
+    for name, value, allowed in (
+        ("deid.quarantine_status", settings.deid.quarantine_status, {"C002", "0000"}),
+        ("store.codec", settings.store.codec, {"htj2k", "none"}),
+        ("logs.level", settings.logs.level, {"debug", "info", "warning", "error"}),
+    ):
+        if value not in allowed:
+            raise ConfigurationError(f"{name} must be one of {', '.join(sorted(allowed))}")

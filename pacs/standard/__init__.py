@@ -1,0 +1,1 @@
+"""Tables of the DICOM standard as data, with typed loaders; never edited by hand."""

@@ -1,0 +1,1 @@
+"""Sealed records, keys and segments (docs/format.md)."""

@@ -1,0 +1,1 @@
+"""The web door: DICOMweb (PS3.18) and the pages."""
