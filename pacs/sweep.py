@@ -1,0 +1,86 @@
+"""Before and beside serving: make a home, bring its database up to date, and replay what a crash left between store and index.
+
+A record is durable before its rows are; a crash in between leaves bytes without rows. `recover` writes those rows from the
+records themselves, so that the log is the truth and the index follows it.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from pacs.archive import Archive
+from pacs.index import schema
+from pacs.logs import get_logger
+from pacs.model.errors import ConfigurationError, IntegrityError
+from pacs.processing.rules import DEFAULT_RULES
+from pacs.settings import Settings, as_toml
+from pacs.store.keys import FileKeyProvider, KeyRing
+
+log = get_logger(__name__)
+FOLDERS = ("keys", "store", "quarantine", "processors", "run", "logs")
+
+
+def prepare(settings: Settings) -> bool:
+    """Make the home on first use, and bring its database to the current revision. Returns true if the home is new.
+
+    Raises
+    ------
+    ConfigurationError
+        The home cannot be used, or it holds records whose keys are missing: a new key would never open them.
+    """
+    home = settings.home
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if home.stat().st_uid == os.geteuid() and stat.S_IMODE(home.stat().st_mode) & 0o077:
+            home.chmod(0o700)
+        for name in FOLDERS:
+            (home / name).mkdir(exist_ok=True, mode=0o700)
+        _write_once(home / "pacs.toml", as_toml())
+        _write_once(settings.rules_path, DEFAULT_RULES)
+    except OSError as error:
+        raise ConfigurationError(f"cannot use the home {home}: {error.strerror}; set PACS_HOME to a folder of yours") from error
+    new = _prepare_keys(home)
+    schema.upgrade(settings.database_url)
+    return new
+
+
+def recover(archive: Archive) -> int:
+    """Write the rows of records that have none; call it before anything serves. Returns how many were restored."""
+    restored = 0
+    for container in archive.objects.containers():
+        for location, record in archive.objects.records(container, archive.index.high_water(container)):
+            try:
+                entry = archive.sealer.open_entry(record)
+            except IntegrityError:
+                # Never acknowledged, or damaged since: `pacs verify` names it; it must not stop the start.
+                log.error("record_unreadable", location_container=container)
+                continue
+            if archive.index.restore(entry, location):
+                restored += 1
+    if restored:
+        log.info("records_replayed", records=restored)
+    return restored
+
+
+def _prepare_keys(home: Path) -> bool:
+    keys = home / "keys"
+    names = {"image": keys / "image.key", "identity": keys / "identity.key"}
+    ring = keys / "study-keys.db"
+    missing = [path.name for path in (*names.values(), ring) if not path.exists()]
+    if not missing:
+        return False
+    if len(missing) < 3 or any((home / "store").iterdir()):
+        raise ConfigurationError(
+            f"{keys}: {', '.join(missing)} is missing, but this home has been used before. "
+            "Put the key files back; new ones could not open what is stored."
+        )
+    for path in names.values():
+        FileKeyProvider.create(path)
+    KeyRing.create(ring, FileKeyProvider.open(names["image"])).close()
+    return True
+
+
+def _write_once(path: Path, text: str) -> None:
+    if not path.exists():
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o600)

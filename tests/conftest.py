@@ -1,0 +1,25 @@
+"""Fixtures for every room: the shared real data where it is present, and `--long`."""
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --long: the same tests, with larger counts."""
+    parser.addoption("--long", action="store_true", help="repeat tests with larger counts")
+
+
+@pytest.fixture(scope="session")
+def long_run(request: pytest.FixtureRequest) -> bool:
+    """True under --long."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real DICOM files beside the checkout, for development; the tests' own phantoms do without it."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "dicom"
+    if not folder.is_dir():
+        pytest.skip("no real DICOM files at ../shared/data/dicom")
+    return folder
