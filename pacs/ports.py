@@ -1,6 +1,6 @@
 """What really has two implementations, and no more: object store, key provider, queue, clock."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from pacs.model.instance import Location, Sealed
@@ -17,6 +17,12 @@ class ObjectStore(Protocol):
 
     def delete(self, location: Location) -> None:
         """Give the record's bytes up; deleting twice is harmless."""
+
+    def containers(self) -> list[str]:
+        """Return every segment (or bucket prefix) that holds records, in a stable order."""
+
+    def records(self, container: str, from_offset: int = 0) -> Iterator[tuple[Location, bytes]]:
+        """Walk the complete records of a container from `from_offset` on; stops where a torn or empty tail begins."""
 
     def close(self) -> None:
         """Release files; what was put stays."""

@@ -12,7 +12,6 @@ from pacs.archive import Archive
 from pacs.index import schema
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, IntegrityError
-from pacs.processing.rules import DEFAULT_RULES
 from pacs.settings import Settings, as_toml
 from pacs.store.keys import FileKeyProvider, KeyRing
 
@@ -36,7 +35,6 @@ def prepare(settings: Settings) -> bool:
         for name in FOLDERS:
             (home / name).mkdir(exist_ok=True, mode=0o700)
         _write_once(home / "pacs.toml", as_toml())
-        _write_once(settings.rules_path, DEFAULT_RULES)
     except OSError as error:
         raise ConfigurationError(f"cannot use the home {home}: {error.strerror}; set PACS_HOME to a folder of yours") from error
     new = _prepare_keys(home)
@@ -66,17 +64,19 @@ def _prepare_keys(home: Path) -> bool:
     keys = home / "keys"
     names = {"image": keys / "image.key", "identity": keys / "identity.key"}
     ring = keys / "study-keys.db"
-    missing = [path.name for path in (*names.values(), ring) if not path.exists()]
+    missing = [path for path in (*names.values(), ring) if not path.exists()]
     if not missing:
         return False
-    if len(missing) < 3 or any((home / "store").iterdir()):
+    if any(home.glob("store/*.seg")) or any(home.glob("quarantine/*")):
         raise ConfigurationError(
-            f"{keys}: {', '.join(missing)} is missing, but this home has been used before. "
-            "Put the key files back; new ones could not open what is stored."
+            f"{keys}: {', '.join(path.name for path in missing)} is missing, but this home holds records. "
+            "Put the key files back from your backup; new ones could not open what is stored."
         )
     for path in names.values():
-        FileKeyProvider.create(path)
-    KeyRing.create(ring, FileKeyProvider.open(names["image"])).close()
+        if path in missing:
+            FileKeyProvider.create(path)
+    if ring in missing:
+        KeyRing.create(ring, FileKeyProvider.open(names["image"])).close()
     return True
 
 
