@@ -198,9 +198,11 @@ def as_toml() -> str:
 
 def reference() -> str:
     """Return docs/settings.md: a table of every setting, its default and environment name."""
-    out = ["# Settings", "", "Written by `pacs settings --markdown`. Defaults, then `pacs.toml` in the home, then the environment.", ""]
+    out = ["# Settings", ""]
+    out += ["Written by `pacs settings --markdown`. Defaults, then `pacs.toml` in the home, then the environment.", ""]
     for section, cls in _sections():
-        out += [f"## [{section}]", (cls.__doc__ or "").strip(), "", "| setting | default | environment | what it does |", "|---|---|---|---|"]
+        out += [f"## [{section}]", (cls.__doc__ or "").strip(), ""]
+        out += ["| setting | default | environment | what it does |", "|---|---|---|---|"]
         for name, _, default, text, env in _entries(section, cls):
             out.append(f"| `{name}` | `{_toml(default)}` | `{env}` | {text} |")
         out.append("")
