@@ -59,8 +59,13 @@ class Supervisor:
     def claim(self) -> None:
         """Take the home and make sure that its ports are free. Raises `ConfigurationError`."""
         path = self._settings.home / "run" / "supervisor.lock"
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = path.open("a")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = path.open("a")
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot use the home {self._settings.home} ({error.strerror}); set PACS_HOME to a folder of yours"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -1,0 +1,52 @@
+"""The command tree. Commands import what they need when they run, so that `pacs --help` is quick."""
+
+import typer
+
+from pacs import __version__
+from pacs.cli import demo, doctor, jobs, peers, processors, quarantine, serve, settings, studies
+
+app = typer.Typer(
+    name="pacs",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="mini-pacs: a small, secure DICOM archive. It de-identifies what arrives, compresses and encrypts it, and processes it. "
+    "Research use, not a medical device. Begin with `pacs demo`, then `pacs serve`.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and leave."),
+) -> None:
+    """Take the options that come before a command."""
+
+
+SERVER = "Run the server"
+USE = "Use it"
+CARE = "Look after it"
+
+app.command("serve", rich_help_panel=SERVER)(serve.serve)
+app.command("health", rich_help_panel=SERVER)(serve.health)
+app.command("link", rich_help_panel=SERVER)(serve.link)
+app.command("demo", rich_help_panel=SERVER)(demo.demo)
+for name in ("scp", "web", "schedule", "worker"):
+    app.command(name, rich_help_panel="Single processes of a scaled-out site")(getattr(serve, name))
+
+app.command("studies", rich_help_panel=USE)(studies.studies)
+app.command("get", rich_help_panel=USE)(studies.get)
+app.command("import", rich_help_panel=USE)(studies.import_files)
+app.command("send", rich_help_panel=USE)(studies.send)
+app.command("jobs", rich_help_panel=USE)(jobs.jobs)
+app.add_typer(processors.app, name="processors", rich_help_panel=USE)
+
+app.add_typer(peers.app, name="peers", rich_help_panel=CARE)
+app.add_typer(quarantine.app, name="quarantine", rich_help_panel=CARE)
+app.add_typer(settings.tokens, name="tokens", rich_help_panel=CARE)
+app.command("settings", rich_help_panel=CARE)(settings.settings)
+app.command("doctor", rich_help_panel=CARE)(doctor.doctor)

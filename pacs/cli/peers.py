@@ -1,0 +1,68 @@
+"""`pacs peers`: the application entities we know by name; a C-MOVE destination must be one."""
+
+from typing import Annotated
+
+import typer
+
+from pacs.cli.console import Json, fail, one_line_errors, open_archive, out, show
+from pacs.model.peer import SERVICES, Peer
+
+app = typer.Typer(
+    help="Application entities we know: C-MOVE destinations, and who may call us off loopback.", no_args_is_help=True
+)
+
+
+@app.command()
+def add(
+    ae_title: Annotated[str, typer.Argument(metavar="AET")],
+    host: str,
+    port: int,
+    may: Annotated[str, typer.Option(help="What it may ask of us.")] = ",".join(SERVICES),
+) -> None:
+    """Add a peer, or change it; takes effect at once."""
+    allowed = frozenset(one.strip() for one in may.split(",") if one.strip())
+    if not 1 <= len(ae_title.strip()) <= 16 or not ae_title.isascii() or "\\" in ae_title:
+        raise fail("an AE title has 1 to 16 ASCII characters and no backslash", 2)
+    if not allowed <= set(SERVICES):
+        raise fail(f"--may takes a list of {', '.join(SERVICES)}", 2)
+    if not 1 <= port <= 65535:
+        raise fail("a port lies between 1 and 65535", 2)
+    with open_archive("cli") as (_, archive):
+        archive.index.peers.add(Peer(ae_title.strip(), host, port, allowed))
+    out.print(f"{ae_title.strip()} is {host}:{port}", highlight=False)
+
+
+@app.command("list")
+def list_peers(as_json: Json = False) -> None:
+    """List the peers."""
+    with open_archive("cli") as (_, archive):
+        rows = [
+            {"ae_title": peer.ae_title, "host": peer.host, "port": peer.port, "may": sorted(peer.may)}
+            for peer in archive.index.peers.list()
+        ]
+    columns = {"ae_title": "AE title", "host": "Host", "port": "Port", "may": "May"}
+    show(rows, columns=columns, as_json=as_json, empty="No peers. Add one with `pacs peers add AET HOST PORT`.")
+
+
+@app.command()
+def remove(ae_title: Annotated[str, typer.Argument(metavar="AET")]) -> None:
+    """Forget a peer."""
+    with open_archive("cli") as (_, archive):
+        if archive.index.peers.get(ae_title) is None:
+            raise fail(f"there is no peer {ae_title}; `pacs peers list` shows those there are")
+        archive.index.peers.remove(ae_title)
+    out.print(f"{ae_title} is forgotten", highlight=False)
+
+
+@app.command()
+def echo(ae_title: Annotated[str, typer.Argument(metavar="AET")]) -> None:
+    """Ask a peer for a C-ECHO."""
+    from pacs.dimse import scu
+
+    with open_archive("cli") as (settings, archive):
+        peer = archive.index.peers.get(ae_title)
+        if peer is None:
+            raise fail(f"there is no peer {ae_title}; add it with `pacs peers add {ae_title} HOST PORT`")
+        with one_line_errors():
+            scu.echo(host=peer.host, port=peer.port, ae_title=peer.ae_title, calling=settings.dicom.ae_title)
+    out.print(f"{ae_title} answers", highlight=False)

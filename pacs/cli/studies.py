@@ -1,0 +1,196 @@
+"""What is in the archive, and the ways in and out of it from the command line: studies, get, import, send."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydicom.uid import ExplicitVRLittleEndian
+
+from pacs.archive import Archive
+from pacs.cli.console import Json, emit, err, fail, one_line_errors, open_archive, out, progress, show
+from pacs.model.errors import ArchiveError, NotUnderstood, Quarantined
+from pacs.model.instance import Origin, Received
+
+STUDY_COLUMNS = {
+    "study_instance_uid": "Study Instance UID",
+    "patient_id": "Patient ID",
+    "patient_name": "Name",
+    "study_date": "Date",
+    "modalities": "Modalities",
+    "series": "Series",
+    "instances": "Instances",
+    "derived_series": "Derived",
+}
+
+
+def studies(
+    search: Annotated[str, typer.Argument(help="Text in patient ID, name or description; empty: all.")] = "",
+    limit: Annotated[int | None, typer.Option(help="At most so many, newest first.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the studies, newest first, under their new identity."""
+    with open_archive("cli") as (_, archive):
+        rows = [{key: asdict(study).get(key) for key in STUDY_COLUMNS} for study in archive.index.studies(limit, search)]
+    show(rows, columns=STUDY_COLUMNS, as_json=as_json, empty="No studies yet. Send some with `pacs send PATH --to HOST:PORT`.")
+
+
+def get(
+    uid: Annotated[str, typer.Argument(help="A Study, Series or SOP Instance UID of this archive.")],
+    folder: Annotated[Path, typer.Option("-o", "--output", help="Folder to write DICOM files to.")] = Path("."),
+    as_stored: Annotated[
+        bool, typer.Option("--as-stored", help="Keep the archive's compression (HTJ2K); most viewers want not.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a study, series or instance as DICOM files: DIR/STUDY/SERIES/INSTANCE.dcm."""
+    from pacs import retrieve
+
+    accepted = None if as_stored else (str(ExplicitVRLittleEndian),)
+    failed = 0
+    with open_archive("cli") as (_, archive):
+        found = (
+            archive.index.locate(study_instance_uids=[uid])
+            or archive.index.locate(series_instance_uids=[uid])
+            or archive.index.locate(sop_instance_uids=[uid])
+        )
+        if not found:
+            raise fail(f"nothing here has the UID {uid}; `pacs studies` lists what there is")
+        with progress(as_json) as bar:
+            task = bar.add_task("Writing", total=len(found))
+            for stored in found:
+                key = stored.key
+                path = folder / key.study_instance_uid / key.series_instance_uid / f"{key.sop_instance_uid}.dcm"
+                try:
+                    try:
+                        buffers = retrieve.part10_file(archive, stored, accepted)
+                    except ArchiveError:
+                        # What has no uncompressed form here (video) leaves as it is stored.
+                        buffers = retrieve.part10_file(archive, stored, None)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with path.open("wb") as sink:
+                        sink.writelines(buffers)
+                except ArchiveError as error:
+                    failed += 1
+                    err.print(f"{key.sop_instance_uid}: {error}", highlight=False)
+                else:
+                    if as_json:
+                        emit([{"sop_instance_uid": key.sop_instance_uid, "path": str(path)}])
+                bar.advance(task)
+    if not as_json:
+        out.print(f"{len(found) - failed} files in {folder}")
+    if failed:
+        raise fail(f"{failed} of {len(found)} instances could not be read; `pacs doctor` may tell why")
+
+
+def import_files(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files or folders; folders are searched.", exists=True)],
+    as_json: Json = False,
+) -> None:
+    """Take DICOM files in from disk: the same way in as over the network. Other files are left alone."""
+    association = f"import-{uuid.uuid4()}"
+    counts = dict.fromkeys(("stored", "known", "quarantined", "not_dicom", "failed"), 0)
+    with open_archive("cli") as (_, archive):
+        files = list(walk(paths))
+
+        def take(path: Path) -> dict[str, Any]:
+            return {"path": str(path), **_take(archive, path, association)}
+
+        with progress(as_json) as bar, ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
+            task = bar.add_task("Importing", total=len(files))
+            for result in pool.map(take, files):
+                counts[result["outcome"]] += 1
+                if as_json:
+                    emit([result])
+                elif result["outcome"] in ("quarantined", "failed"):
+                    err.print(f"{result['path']}: {result['outcome']}: {result['reason']}", highlight=False, soft_wrap=True)
+                bar.advance(task)
+        archive.index.end_association(association, "import ended")
+    if not as_json:
+        out.print(
+            f"{counts['stored']} stored, {counts['known']} already here, {counts['quarantined']} in quarantine, "
+            f"{counts['failed']} failed, {counts['not_dicom']} not DICOM"
+        )
+    if counts["failed"] or counts["quarantined"]:
+        raise typer.Exit(1)
+
+
+def send(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="DICOM files or folders.", exists=True)],
+    to: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to send.")] = "127.0.0.1:11112",
+    ae_title: Annotated[str, typer.Option("--aet", help="AE title of the receiver.")] = "MINIPACS",
+    calling: Annotated[str, typer.Option(help="AE title we call ourselves.")] = "PACSSEND",
+    as_json: Json = False,
+) -> None:
+    """Send DICOM files to any server by C-STORE, each in the transfer syntax it has."""
+    from pacs.dimse import scu
+
+    host, _, port = to.rpartition(":")
+    if not host or not port.isdigit():
+        raise fail("--to takes HOST:PORT, for example 127.0.0.1:11112", 2)
+    files = list(walk(paths))
+    if not files:
+        raise fail("there is no file at these paths")
+    with one_line_errors(), progress(as_json) as bar:
+        task = bar.add_task("Sending", total=len(files))
+        report = scu.send(
+            files, host=host, port=int(port), ae_title=ae_title, calling=calling, on_progress=lambda *_: bar.advance(task)
+        )
+    if as_json:
+        emit(
+            {"path": str(one.path), "status": f"{one.status:04X}" if one.status is not None else "", "comment": one.comment}
+            for one in report.files
+        )
+    else:
+        for one in report.files:
+            if not one.ok:
+                status = f"{one.status:04X}" if one.status is not None else "not sent"
+                err.print(f"{one.path}: {status} {one.comment}".rstrip(), highlight=False, soft_wrap=True)
+        out.print(f"{report.sent} of {len(report.files)} stored by {ae_title}")
+    if report.sent != len(report.files):
+        raise typer.Exit(1)
+
+
+def walk(paths: list[Path]) -> Iterator[Path]:
+    """Yield every file at or under `paths`, in a stable order."""
+    for path in paths:
+        if path.is_dir():
+            yield from (one for one in sorted(path.rglob("*")) if one.is_file())
+        else:
+            yield path
+
+
+def _take(archive: Archive, path: Path, association: str) -> dict[str, Any]:
+    from pacs.dicom import part10
+    from pacs.ingest import ingest
+
+    data = path.read_bytes()
+    try:
+        parts = part10.split(data)
+    except NotUnderstood as error:
+        if data[128:132] != b"DICM" or path.name.upper() == "DICOMDIR":
+            return {"outcome": "not_dicom", "reason": str(error)}
+        archive.quarantine.keep(
+            Received(data_set=data, transfer_syntax_uid="", origin=Origin.IMPORT, source="import"), "NotUnderstood", str(error)
+        )
+        return {"outcome": "quarantined", "reason": str(error)}
+    received = Received(
+        data_set=parts.data_set,
+        transfer_syntax_uid=parts.transfer_syntax_uid,
+        origin=Origin.IMPORT,
+        source="import",
+        sop_class_uid=parts.sop_class_uid,
+        sop_instance_uid=parts.sop_instance_uid,
+        association=association,
+    )
+    try:
+        stored = ingest(archive, received)
+    except (NotUnderstood, Quarantined) as error:
+        return {"outcome": "quarantined", "reason": str(error)}
+    except ArchiveError as error:
+        return {"outcome": "failed", "reason": str(error)}
+    return {"outcome": "stored" if stored.fresh else "known", "sop_instance_uid": stored.key.sop_instance_uid}
