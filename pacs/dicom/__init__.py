@@ -1,1 +1,1 @@
-"""The encoded data set: walk, splice, values, Part 10, DICOM JSON. Pure functions."""
+"""The encoded data set: walk and splice, values, Part 10 and DICOM JSON. Pure; knows `model` and `standard` only."""

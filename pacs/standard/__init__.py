@@ -1,1 +1,1 @@
-"""Tables of the DICOM standard as data, with typed loaders; never edited by hand."""
+"""Tables of the standard as data (see README.md here for edition and source), and their typed loaders."""
