@@ -9,7 +9,7 @@ app = typer.Typer(
     name="pacs",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="mini-pacs: a small, secure DICOM archive. It de-identifies what arrives, compresses and encrypts it, and processes it. "
+    help="mini-pacs: a small, secure DICOM archive that de-identifies, compresses, encrypts, and processes what arrives. "
     "Research use, not a medical device. Begin with `pacs demo`, then `pacs serve`.",
 )
 

@@ -41,7 +41,7 @@ def studies(
 
 def get(
     uid: Annotated[str, typer.Argument(help="A Study, Series or SOP Instance UID of this archive.")],
-    folder: Annotated[Path, typer.Option("-o", "--output", help="Folder to write DICOM files to.")] = Path("."),
+    folder: Annotated[Path, typer.Option("-o", "--output", help="Folder to write DICOM files to.")] = Path(),
     as_stored: Annotated[
         bool, typer.Option("--as-stored", help="Keep the archive's compression (HTJ2K); most viewers want not.")
     ] = False,
