@@ -89,6 +89,7 @@ class Encoded:
     is the one element of `frames` and `packed` is true. No Pixel Data: no frames. `pixel_vr` is OB or OW for native frames.
     `attributes` are what queries are answered from: keyword -> value, several values joined by a backslash.
     `digest` is SHA-256 over the de-identified content before compression: equal resend or conflict?
+    `frame_bits` are the bits of one native frame where `packed` is true and they are known, else 0.
     """
 
     key: InstanceKey
@@ -101,6 +102,7 @@ class Encoded:
     number_of_frames: int = 1
     packed: bool = False
     pixel_vr: str = "OB"
+    frame_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
