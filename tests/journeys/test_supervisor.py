@@ -1,0 +1,132 @@
+"""`pacs serve` from start to end: it comes up whole, goes down clean, leaves nothing behind, and says what is wrong in one line."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from serving import Server, gone_by, running
+
+
+def failing(server: Server) -> str:
+    """Start a server that cannot start; return its one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pacs", "serve"], env=server.environment, capture_output=True, text=True, timeout=60
+    )
+    said = done.stderr.strip()
+    assert done.returncode == 1, said
+    assert said.startswith("pacs:") and len(said.splitlines()) == 1, said
+    return said
+
+
+def test_kill_of_the_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
+    """After kill -9 of the supervisor every process is gone within five seconds, and the next start works."""
+    server = Server(tmp_path / "home").start()
+    processes = server.processes()
+    names = {" ".join(one.cmdline()[-1:]) for one in processes}
+    assert {"scp", "web", "schedule", "worker"} <= names, names
+
+    server.kill(only_supervisor=True)
+
+    assert gone_by(processes, 5) == []
+    server.start()
+    assert server.stop() == 0
+
+
+def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
+    """Losing the DICOM process costs a moment, not the server."""
+    with running(tmp_path / "home") as server:
+        scp = next(
+            one for one in server.processes() if one.cmdline()[-1:] == ["scp"] and "guard.py" not in " ".join(one.cmdline())
+        )
+
+        scp.kill()
+        psutil.wait_procs([scp], timeout=5)
+
+        server.pacs("health", "--wait", "30")
+
+
+def test_sigterm_ends_everything_with_exit_code_0(tmp_path: Path) -> None:
+    """SIGTERM drains and ends all processes."""
+    server = Server(tmp_path / "home").start()
+    processes = server.processes()
+
+    assert server.stop() == 0
+    assert gone_by(processes, 2) == []
+
+
+def test_the_panel_names_everything(tmp_path: Path) -> None:
+    """The start message has the DICOM address, a one-time link, the home, the key id and the processors."""
+    with running(tmp_path / "home") as server:
+        said = server.output.read_text()
+
+    assert f"MINIPACS at 127.0.0.1:{server.dicom_port}" in said
+    assert f"http://127.0.0.1:{server.web_port}/sign-in/" in said
+    assert str(server.home) in said
+    for name in ("classify-series", "ct-lungs", "enhance", "petct-fusion"):
+        assert name in said
+
+
+@pytest.mark.parametrize("which", ["dicom_port", "web_port"])
+def test_a_busy_port_is_one_clear_line(tmp_path: Path, which: str) -> None:
+    """The message names the port and what to set."""
+    server = Server(tmp_path / "home")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", getattr(server, which)))
+        other.listen()
+
+        said = failing(server)
+
+    assert str(getattr(server, which)) in said and f"PACS_{which.upper()}" in said
+
+
+def test_a_wrong_key_is_one_clear_line(tmp_path: Path) -> None:
+    """A home whose key was exchanged is refused; no record is written under a wrong key."""
+    with running(tmp_path / "one", PACS_PROCESSING_ENABLED="false"), running(tmp_path / "two", PACS_PROCESSING_ENABLED="false"):
+        pass
+    key = tmp_path / "one" / "keys" / "image.key"
+    key.write_bytes((tmp_path / "two" / "keys" / "image.key").read_bytes())
+
+    said = failing(Server(tmp_path / "one"))
+
+    assert "key" in said
+
+
+def test_a_missing_key_beside_records_is_refused(tmp_path: Path) -> None:
+    """A new key is never made where an old one is missing."""
+    with running(tmp_path / "home", PACS_PROCESSING_ENABLED="false"):
+        pass
+    (tmp_path / "home" / "store" / "scp-0.seg").write_bytes(b"\0")
+    (tmp_path / "home" / "keys" / "image.key").unlink()
+
+    assert "image.key" in failing(Server(tmp_path / "home"))
+
+
+def test_an_unusable_home_is_one_clear_line(tmp_path: Path) -> None:
+    """A file where the home should be is said plainly."""
+    (tmp_path / "file").write_text("")
+
+    assert "PACS_HOME" in failing(Server(tmp_path / "file"))
+
+
+def test_a_second_server_in_the_same_home_is_refused(tmp_path: Path) -> None:
+    """Two servers would write the same segments."""
+    with running(tmp_path / "home", PACS_PROCESSING_ENABLED="false"):
+        assert "another server" in failing(Server(tmp_path / "home"))
+
+
+def test_an_unknown_setting_is_one_clear_line(tmp_path: Path) -> None:
+    """A misspelt variable is not silently ignored."""
+    assert "PACS_DICOM_PROT" in failing(Server(tmp_path / "home", PACS_DICOM_PROT="104"))
+
+
+def test_keys_and_home_are_private(tmp_path: Path) -> None:
+    """The home is 0700 and the keys are 0600."""
+    with running(tmp_path / "home", PACS_PROCESSING_ENABLED="false"):
+        assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+        for path in (tmp_path / "home" / "keys").glob("*.key"):
+            assert path.stat().st_mode & 0o777 == 0o600
+    assert os.access(tmp_path / "home" / "pacs.toml", os.R_OK)
