@@ -1,6 +1,6 @@
 """The house stands: imports go down, each stage has one maker, each library its rooms, doors alone know numbers.
 
-The layers are those of `[tool.importlinter]` in pyproject.toml, read from there, so that there is one list. import-linter checks
+The layers are those of `[tool.importlinter]` in pyproject.toml, read from there: there is one list. import-linter checks
 them too (`.ci/run`); this is the twin that runs with the tests and names the line.
 """
 

@@ -34,7 +34,7 @@ def test_disk_full(small_disk: Path, tmp_path: Path) -> None:
     series = [making.dataset(instance=i + 1, frame=noise[i % 16] + np.int16(i)) for i in range(160)]
     files = making.write_files(tmp_path / "modality", series)
     ballast = small_disk / "ballast"
-    with running(small_disk / "home") as server:
+    with running(small_disk / "home", PACS_PROCESSING_ENABLED="false") as server:
         ballast.write_bytes(bytes(8 << 20))
 
         first = scu.send(files, host="127.0.0.1", port=server.dicom_port, ae_title="MINIPACS", calling="SCANNER")

@@ -1,4 +1,4 @@
-"""`pacs serve` from start to end: it comes up whole, goes down clean, leaves nothing behind, and says what is wrong in one line."""
+"""`pacs serve` from start to end: it comes up whole, goes down clean, leaves nothing behind, and says in one line what is wrong."""
 
 import os
 import socket
