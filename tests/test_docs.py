@@ -72,5 +72,9 @@ def test_nothing_of_a_developers_machine_is_named() -> None:
     pattern = re.compile(r"/root/|/home/(?!pacs)\w+/|pypi\.org|files\.pythonhosted")
     for name in listed.stdout.split():
         path = ROOT / name
-        if path.is_file() and path.suffix in {".py", ".md", ".toml", ".lock", ".yml", ".sh", ".html", ""} and path != Path(__file__):
+        if (
+            path.is_file()
+            and path.suffix in {".py", ".md", ".toml", ".lock", ".yml", ".sh", ".html", ""}
+            and path != Path(__file__)
+        ):
             assert not pattern.search(path.read_text(encoding="utf-8", errors="replace")), name

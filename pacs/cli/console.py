@@ -8,16 +8,18 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pacs.archive import Archive
 from pacs.model.errors import ArchiveError, ConfigurationError
 from pacs.settings import Settings, load
+
+if TYPE_CHECKING:
+    from pacs.archive import Archive
 
 out = Console()
 err = Console(stderr=True)
@@ -40,8 +42,10 @@ def one_line_errors() -> Iterator[None]:
 
 
 @contextmanager
-def open_archive(writer: str) -> Iterator[tuple[Settings, Archive]]:
+def open_archive(writer: str) -> "Iterator[tuple[Settings, Archive]]":
     """Open the archive of the home for one command. Raises the one-line exit where there is none."""
+    from pacs.archive import Archive
+
     with one_line_errors():
         settings = load()
         if not (settings.home / "keys").is_dir():

@@ -1,15 +1,17 @@
 """`pacs jobs`: what processing has done, is doing and will do."""
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.live import Live
 from rich.table import Table
 
-from pacs.archive import Archive
 from pacs.cli.console import Json, err, fail, open_archive, show
 from pacs.model.job import Job, JobState
+
+if TYPE_CHECKING:
+    from pacs.archive import Archive
 
 COLUMNS = {
     "job_id": "Job",
@@ -70,7 +72,7 @@ def as_row(job: Job) -> dict[str, Any]:
     }
 
 
-def _wait(archive: Archive, timeout_s: float, quiet: bool) -> bool:
+def _wait(archive: "Archive", timeout_s: float, quiet: bool) -> bool:
     deadline = time.monotonic() + timeout_s
     with Live(console=err, transient=True, refresh_per_second=4, auto_refresh=not quiet and err.is_terminal) as live:
         while (resting := archive.index.pending()) or archive.index.jobs.open_count():
@@ -82,7 +84,7 @@ def _wait(archive: Archive, timeout_s: float, quiet: bool) -> bool:
     return True
 
 
-def _state(archive: Archive, resting: int) -> Table:
+def _state(archive: "Archive", resting: int) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     if resting:
         table.add_row("waiting", f"{resting} series or studies are still coming to rest", "")

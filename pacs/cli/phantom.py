@@ -1,4 +1,4 @@
-"""A chest phantom whose truth is known: a CT with lungs, trachea, heart, bone and nodule, and a PET on the same frame of reference.
+"""A chest phantom whose truth is known: CT with lungs, trachea, heart, bone and nodule; PET on the same frame of reference.
 
 Shapes are ellipsoids in patient coordinates (millimetres, LPS), so that every mask can be computed on any grid. The identity
 planted in it is invented, and every string of it is listed in `IDENTITY`, to be searched for afterwards.

@@ -7,18 +7,20 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.panel import Panel
 from rich.table import Table
 
 from pacs import __version__, logs
-from pacs.archive import Archive
 from pacs.cli.console import Json, emit, err, one_line_errors, out
 from pacs.model.errors import ConfigurationError
 from pacs.settings import Settings, load
 from pacs.supervisor import BAD_CONFIGURATION, Supervisor
+
+if TYPE_CHECKING:
+    from pacs.archive import Archive
 
 LINK_LIFETIME_S = 3600.0
 
@@ -28,6 +30,7 @@ def serve() -> None:
 
     The home is made on first use (PACS_HOME, or your user data folder): settings, keys, database, store.
     """
+    from pacs.archive import Archive
     from pacs.sweep import prepare, recover
 
     with one_line_errors():
@@ -55,6 +58,7 @@ def write_rules(settings: Settings) -> None:
 
 def scp() -> None:
     """Run the DICOM server alone (one of the processes of `pacs serve`)."""
+    from pacs.archive import Archive
     from pacs.dimse.server import serve as serve_dimse
 
     stop = _stopper()
@@ -121,7 +125,7 @@ def link(as_json: Json = False) -> None:
     emit([{"url": url}]) if as_json else out.print(url, soft_wrap=True, highlight=False)
 
 
-def sign_in_link(settings: Settings, archive: Archive) -> str:
+def sign_in_link(settings: Settings, archive: "Archive") -> str:
     """Return a fresh one-time sign-in link."""
     return f"{web_url(settings)}/sign-in/{archive.index.access.new_link(LINK_LIFETIME_S)}"
 
@@ -135,6 +139,7 @@ def web_url(settings: Settings) -> str:
 
 
 def _panel(settings: Settings, key_id: str, new: bool) -> None:
+    from pacs.archive import Archive
     from pacs.processing.registry import discover
 
     with Archive.opened(settings, writer="serve") as archive:

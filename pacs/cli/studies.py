@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydicom.uid import ExplicitVRLittleEndian
 
-from pacs.archive import Archive
 from pacs.cli.console import Json, emit, err, fail, one_line_errors, open_archive, out, progress, show
 from pacs.model.errors import ArchiveError, NotUnderstood, Quarantined
 from pacs.model.instance import Origin, Received
+
+if TYPE_CHECKING:
+    from pacs.archive import Archive
+
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 STUDY_COLUMNS = {
     "study_instance_uid": "Study Instance UID",
@@ -50,7 +53,7 @@ def get(
     """Write a study, series or instance as DICOM files: DIR/STUDY/SERIES/INSTANCE.dcm."""
     from pacs import retrieve
 
-    accepted = None if as_stored else (str(ExplicitVRLittleEndian),)
+    accepted = None if as_stored else (EXPLICIT_VR_LITTLE_ENDIAN,)
     failed = 0
     with open_archive("cli") as (_, archive):
         found = (
@@ -164,7 +167,7 @@ def walk(paths: list[Path]) -> Iterator[Path]:
             yield path
 
 
-def _take(archive: Archive, path: Path, association: str) -> dict[str, Any]:
+def _take(archive: "Archive", path: Path, association: str) -> dict[str, Any]:
     from pacs.dicom import part10
     from pacs.ingest import ingest
 

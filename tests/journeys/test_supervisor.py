@@ -1,4 +1,4 @@
-"""`pacs serve` from start to end: it comes up whole, goes down clean, leaves nothing behind, and says in one line what is wrong."""
+"""`pacs serve` from start to end: it comes up whole, leaves nothing behind, and says in one line what is wrong."""
 
 import os
 import socket
