@@ -1,0 +1,280 @@
+"""Identifiers of queries and retrievals: bytes to `Query` or keys, answers to bytes; pure.
+
+PS3.4 C.2.2.2 (matching), C.4.1 and C.6 (levels, keys), PS3.5 6.2 (value representations). The unique keys of a level and of
+those above it place a query in the hierarchy; without relational negotiation each level above must be named exactly
+(PS3.4 C.4.1.2.1). What cannot be matched is not silently used as a filter: it is reported, and the door answers FF01.
+"""
+
+import re
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pacs.dicom import elements, values
+from pacs.dicom.dictionary import keyword_of, tag_of, vr_of
+from pacs.index.attributes import COMPUTED, level_of
+from pacs.model.errors import InvalidQuery, NotUnderstood
+from pacs.model.instance import Buffer, Element
+from pacs.model.query import AnyOf, Between, Level, Match, Query, Single, Wildcard
+
+LEVELS = (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE)
+UNIQUE_KEYS = {
+    Level.PATIENT: "PatientID",
+    Level.STUDY: "StudyInstanceUID",
+    Level.SERIES: "SeriesInstanceUID",
+    Level.IMAGE: "SOPInstanceUID",
+}
+SPECIFIC_CHARACTER_SET = 0x00080005
+QUERY_RETRIEVE_LEVEL = 0x00080052
+RETRIEVE_AE_TITLE = 0x00080054
+INSTANCE_AVAILABILITY = 0x00080056
+FAILED_SOP_INSTANCE_UID_LIST = 0x00080058
+TIMEZONE_OFFSET = 0x00080201
+_CONTROL = frozenset({SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY, TIMEZONE_OFFSET})
+_WILDCARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_DATE = r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+_TIME = r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?"
+_PATTERNS = {
+    "DA": re.compile(_DATE),
+    "TM": re.compile(_TIME),
+    "DT": re.compile(rf"\d{{4}}((0[1-9]|1[0-2])((0[1-9]|[12]\d|3[01])({_TIME})?)?)?([+-]\d{{4}})?"),
+}
+_CHARACTER_SET = re.compile(
+    r"|ISO_IR (6|13|100|101|109|110|126|127|138|144|148|166|192|203)|GB18030|GBK"
+    r"|ISO 2022 IR (6|13|58|87|100|101|109|110|126|127|138|144|148|149|159|166|203)"
+)
+_NUMBER_FORMATS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
+_LONG_VRS = elements.LONG_VRS
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A parsed C-FIND identifier. `empty_keys` are those we cannot answer: sent back without a value, and told by FF01."""
+
+    query: Query
+    unique_keywords: tuple[str, ...]
+    empty_keys: tuple[tuple[int, str], ...]
+    unsupported: bool
+    character_set: str
+    availability: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The unique keys of a C-MOVE or C-GET identifier."""
+
+    level: Level
+    keys: Mapping[str, tuple[str, ...]]
+
+
+def parse(data: Buffer | None, transfer_syntax_uid: str) -> list[Element]:
+    """Return the elements of an identifier. Raises `NotUnderstood`."""
+    if not data:
+        raise InvalidQuery("the request has no identifier")
+    return elements.read(data, transfer_syntax_uid)
+
+
+def level(identifier: Sequence[Element], *, patient_root: bool) -> Level:
+    """Return the Query/Retrieve Level (0008,0052). Raises `InvalidQuery` if it is missing or not in the model (PS3.4 C.6)."""
+    one = elements.find(identifier, QUERY_RETRIEVE_LEVEL)
+    said = values.text(one) if one is not None else []
+    try:
+        found = Level(said[0] if len(said) == 1 else "")
+    except ValueError:
+        raise InvalidQuery("Query/Retrieve Level is missing or unknown") from None
+    if found is Level.PATIENT and not patient_root:
+        raise InvalidQuery("level PATIENT is not in the Study Root model")
+    return found
+
+
+def wanted(identifier: Sequence[Element], *, patient_root: bool, relational: bool) -> Wanted:
+    """Return what to retrieve: a list only at the level itself, single values above; other keys do not count (PS3.4 C.4.2.2.1).
+
+    Raises `InvalidQuery` where a unique key is missing, empty, a wildcard or a list in the wrong place.
+    """
+    found = level(identifier, patient_root=patient_root)
+    keys: dict[str, tuple[str, ...]] = {}
+    for above in LEVELS[0 if patient_root else 1 : LEVELS.index(found) + 1]:
+        keyword = UNIQUE_KEYS[above]
+        one = elements.find(identifier, tag_of(keyword))
+        said = tuple(value for value in values.text(one, values.charset(identifier)) if value) if one is not None else ()
+        if not said and above is not found and relational:
+            continue
+        if not said:
+            raise InvalidQuery(f"{keyword} is missing or empty")
+        if len(said) > 1 and (above is not found or above is Level.PATIENT):
+            raise InvalidQuery(f"{keyword} must have one value here")
+        if above is Level.PATIENT:
+            if "*" in said[0] or "?" in said[0]:
+                raise InvalidQuery(f"{keyword} must not hold wildcards here")
+        elif not all(is_uid(uid) for uid in said):
+            raise InvalidQuery(f"{keyword} is not a UID")
+        keys[keyword] = said
+    return Wanted(found, keys)
+
+
+def asked(identifier: Sequence[Element], *, patient_root: bool, relational: bool, fuzzy: bool) -> Asked:
+    """Return what a C-FIND identifier asks. Raises `InvalidQuery` (A900) or `NotUnderstood` (C000: character set)."""
+    found = level(identifier, patient_root=patient_root)
+    character_set, charsets = _character_set(identifier)
+    matches: dict[str, Match] = {}
+    return_keys: list[str] = []
+    empty_keys: list[tuple[int, str]] = []
+    for one in identifier:
+        if one.tag in _CONTROL or one.tag & 0xFFFF == 0:
+            continue
+        keyword = keyword_of(one.tag)
+        key_level = level_of(keyword) if keyword and one.vr != "SQ" else None
+        if key_level is None or LEVELS.index(key_level) > LEVELS.index(found):
+            empty_keys.append((one.tag, one.vr if one.vr != "UN" else vr_of(one.tag)))
+            continue
+        return_keys.append(keyword)
+        match = _match(keyword, vr_of(one.tag), one, charsets)
+        if match is not None:
+            if keyword in COMPUTED and keyword not in ("ModalitiesInStudy", "SOPClassesInStudy"):
+                # Counts are returned, not matched; FF01 says so.
+                empty_keys.append((one.tag, vr_of(one.tag)))
+                return_keys.remove(keyword)
+            else:
+                matches[keyword] = match
+    model = LEVELS[0 if patient_root else 1 : LEVELS.index(found) + 1]
+    for above in model[:-1]:
+        match = matches.get(UNIQUE_KEYS[above])
+        if not relational and not isinstance(match, Single):
+            raise InvalidQuery(f"{UNIQUE_KEYS[above]} must have one value at level {found}")
+    return Asked(
+        query=Query(level=found, matches=matches, return_keys=tuple(return_keys), fuzzy=fuzzy),
+        unique_keywords=tuple(UNIQUE_KEYS[one] for one in model),
+        empty_keys=tuple(empty_keys),
+        unsupported=bool(empty_keys),
+        character_set=character_set,
+        availability=elements.find(identifier, INSTANCE_AVAILABILITY) is not None,
+    )
+
+
+def answer(asked: Asked, found: Mapping[str, str], ae_title: str, *, explicit: bool) -> bytes:
+    """Return the identifier of one Pending response: the keys asked for, the unique keys, level and Retrieve AE Title."""
+    rows: dict[int, tuple[str, str]] = {}
+    for tag, vr in asked.empty_keys:
+        rows[tag] = (vr, "")
+    for keyword in (*asked.query.return_keys, *asked.unique_keywords):
+        tag = tag_of(keyword)
+        rows[tag] = (vr_of(tag), found.get(keyword, ""))
+    rows[QUERY_RETRIEVE_LEVEL] = ("CS", str(asked.query.level))
+    rows[RETRIEVE_AE_TITLE] = ("AE", ae_title)
+    if asked.availability:
+        rows[INSTANCE_AVAILABILITY] = ("CS", "ONLINE")
+    term, codec = _answer_charset(rows.values(), asked.character_set)
+    if term:
+        rows[SPECIFIC_CHARACTER_SET] = ("CS", term)
+    return encode(((tag, vr, _value(vr, text, codec)) for tag, (vr, text) in sorted(rows.items())), explicit=explicit)
+
+
+def failed_list(uids: Iterable[str], *, explicit: bool) -> bytes:
+    """Return the identifier with the Failed SOP Instance UID List (0008,0058), PS3.4 C.4.2.1.4.2."""
+    return encode([(FAILED_SOP_INSTANCE_UID_LIST, "UI", "\\".join(uids).encode("ascii"))], explicit=explicit)
+
+
+def encode(rows: Iterable[tuple[int, str, bytes]], *, explicit: bool) -> bytes:
+    """Return a little endian data set of (tag, VR, value) in tag order, values padded (PS3.5 7.1)."""
+    out: list[bytes] = []
+    for tag, vr, value in rows:
+        if len(value) % 2:
+            value += b"\0" if vr in ("UI", "OB", "UN") else b" "
+        if explicit and vr not in _LONG_VRS and len(value) > 0xFFFF:
+            vr = "UN"  # PS3.5 6.2.2: a value too long for its VR's 16-bit length travels as UN
+        if not explicit:
+            head = struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value))
+        elif vr in _LONG_VRS:
+            head = struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, vr.encode(), 0, len(value))
+        else:
+            head = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(value))
+        out += (head, value)
+    return b"".join(out)
+
+
+def _character_set(identifier: Sequence[Element]) -> tuple[str, tuple[str, ...]]:
+    one = elements.find(identifier, SPECIFIC_CHARACTER_SET)
+    said = bytes(one.value).decode("ascii", "replace").rstrip("\0 ") if one is not None else ""
+    if not all(_CHARACTER_SET.fullmatch(term.strip()) for term in said.split("\\")):
+        # PS3.3 C.12.1.1.2 lists the Defined Terms; guessing would match the wrong names.
+        raise NotUnderstood("unknown Specific Character Set")
+    return said, values.charset(identifier)
+
+
+def is_uid(text: str) -> bool:
+    """Say whether `text` is made like a UID (PS3.5 9.1); leading zeros of components, which exist, pass."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+def _match(keyword: str, vr: str, one: Element, charsets: tuple[str, ...]) -> Match | None:
+    """Return how a key restricts, None for Universal Matching (PS3.4 C.2.2.2)."""
+    said = [value for value in values.strings(one, charsets) if value] if one.vr != "UN" else []
+    if not said or all(set(value) == {"*"} for value in said):
+        return None
+    if vr == "UI":
+        if not all(is_uid(uid) for uid in said):
+            raise InvalidQuery(f"{keyword} is not a UID")
+        return Single(said[0]) if len(said) == 1 else AnyOf(tuple(said))
+    if len(said) > 1:
+        # Lists belong to negotiated Multiple Value Matching (C.2.2.2.8); of codes they are asked for without it, and harmless.
+        if vr != "CS":
+            raise InvalidQuery(f"{keyword} must have one value")
+        return AnyOf(tuple(said))
+    if vr in _PATTERNS:
+        return _moment(keyword, vr, said[0])
+    if vr in _WILDCARD_VRS and ("*" in said[0] or "?" in said[0]):
+        return Wildcard(said[0])
+    return Single(said[0])
+
+
+def _moment(keyword: str, vr: str, said: str) -> Match:
+    """Return Single Value or Range Matching of a date, a time or both (PS3.4 C.2.2.2.5)."""
+    said = said.replace(".", "") if vr == "DA" else said.replace(":", "") if vr == "TM" else said
+    pattern = _PATTERNS[vr]
+    if pattern.fullmatch(said):
+        # A time said to the hour or minute means all of it; the index knows how far a reduced precision reaches.
+        return Single(said) if vr == "DA" else Between(said, said)
+    for cut in (place for place, letter in enumerate(said) if letter == "-"):
+        low, high = said[:cut].strip(), said[cut + 1 :].strip()
+        if (low or high) and all(not end or pattern.fullmatch(end) for end in (low, high)):
+            if low and high and _reaches(high, vr) < low:
+                raise InvalidQuery(f"{keyword}: the range ends before it begins")
+            return Between(low, high)
+    raise InvalidQuery(f"{keyword} is not a valid {vr} or range")
+
+
+def _reaches(value: str, vr: str) -> str:
+    """Return the last moment that a value of reduced precision may mean."""
+    last = {"DA": "99991231", "TM": "235960.999999", "DT": "99991231235960.999999"}[vr]
+    return value + last[len(value) :]
+
+
+def _answer_charset(rows: Iterable[tuple[str, str]], requested: str) -> tuple[str, str]:
+    """Return the Specific Character Set of an answer and its codec: none for ASCII, the asked one if it fits, else UTF-8."""
+    text = "".join(value for vr, value in rows if vr in values.CHARSET_VRS)
+    if text.isascii():
+        return "", "ascii"
+    if requested and "\\" not in requested and not requested.startswith("ISO 2022"):
+        codec = values.charsets_of(requested.encode("ascii"))[0]
+        try:
+            text.encode(codec)
+        except UnicodeEncodeError:
+            pass
+        else:
+            return requested, codec
+    return "ISO_IR 192", "utf-8"
+
+
+def _value(vr: str, text: str, codec: str) -> bytes:
+    if not text:
+        return b""
+    form = _NUMBER_FORMATS.get(vr)
+    if form is not None:
+        convert = float if form in "fd" else int
+        try:
+            return b"".join(struct.pack(f"<{form}", convert(part)) for part in text.split("\\"))
+        except (ValueError, struct.error):
+            return b""
+    return text.encode(codec if vr in values.CHARSET_VRS else "ascii", "replace")

@@ -1,0 +1,393 @@
+"""C-MOVE and C-GET as SCP: sub-operations from the sealed store to the peer, without a data set object in between.
+
+PS3.4 C.4.2 and C.4.3, PS3.7 9.1.3 and 9.1.4. pynetdicom's own provider names itself as Move Originator, drops the priority,
+answers A801 where a known destination does not answer, and decodes every data set; so this is ours. Each sub-operation sends
+what is stored if the peer accepts that transfer syntax, and otherwise what the codec makes of it; one that fails never stops
+the others. The final status follows from the counters alone (PS3.4 C.4.2.1.5).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pacs import retrieve as way_out
+from pacs.archive import Archive
+from pacs.dimse import contexts, identifier, messages, query, scu, status
+from pacs.dimse.lane import AssociationLost, LaneAssociation
+from pacs.dimse.messages import Command, Message
+from pacs.logs import get_logger
+from pacs.model.errors import ArchiveError, NotAuthorized, NotTranscodable, NotUnderstood
+from pacs.model.instance import Stored
+from pacs.model.peer import Peer
+
+log = get_logger(__name__)
+
+SUB_OPERATION_LIMIT = 65535
+"""The counters are US (PS3.7 E.1); a larger retrieval is refused, never wrapped."""
+
+
+class _Sender(Protocol):
+    """Performs one C-STORE sub-operation after another."""
+
+    def send(self, stored: Stored) -> int:
+        """Return the peer's status. Raises `ArchiveError` or `AssociationLost` where there is none."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether no further sub-operation can succeed."""
+
+    def ordered(self, instances: Sequence[Stored]) -> Sequence[Stored]:
+        """Return the order to send in."""
+
+    def close(self) -> None:
+        """Release what the sub-operations needed."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Counters of one retrieval; their sum stays what it was."""
+
+    remaining: int
+    completed: int = 0
+    failed: int = 0
+    warning: int = 0
+    failed_uids: list[str] = field(default_factory=list)
+
+    def count(self, code: int | None, sop_instance_uid: str) -> None:
+        """Count one sub-operation by its status; None is one that never got an answer."""
+        self.remaining -= 1
+        if code == status.SUCCESS:
+            self.completed += 1
+        elif code is not None and status.is_warning(code):
+            self.warning += 1
+        else:
+            self.failed += 1
+            self.failed_uids.append(sop_instance_uid)
+
+    def final(self) -> int:
+        """Return the final status (PS3.4 Tables C.4-2 and C.4-3)."""
+        if self.failed and not self.completed and not self.warning:
+            return status.CANNOT_PERFORM
+        return status.SUB_OPERATIONS_WARNING if self.failed or self.warning else status.SUCCESS
+
+
+class _Refusal(Exception):
+    """The retrieval ends before its first sub-operation, with this status and comment."""
+
+    def __init__(self, code: int, comment: str) -> None:
+        super().__init__(comment)
+        self.code, self.comment = code, comment
+
+
+def get(archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool) -> None:
+    """Answer one C-GET on the association it came by."""
+
+    def sender(instances: Sequence[Stored]) -> _Sender:
+        return _Back(archive, association, message)
+
+    _retrieve(archive, association, message, contexts.GET_CLASSES, sender, allowed=allowed)
+
+
+def move(archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool) -> None:
+    """Answer one C-MOVE; its sub-operations go to a configured peer on associations of their own."""
+    destination = message.text(messages.MOVE_DESTINATION)
+    peer = archive.index.peers.get(destination) if destination and allowed else None
+
+    def sender(instances: Sequence[Stored]) -> _Sender:
+        assert peer is not None
+        return _Onward(archive, association, message, peer, instances)
+
+    known = peer is not None
+    _retrieve(archive, association, message, contexts.MOVE_CLASSES, sender, allowed=allowed, destination_known=known)
+
+
+def _retrieve(
+    archive: Archive,
+    association: LaneAssociation,
+    message: Message,
+    classes: frozenset[str],
+    sender: Callable[[Sequence[Stored]], _Sender],
+    *,
+    allowed: bool,
+    destination_known: bool = True,
+) -> None:
+    response = _Responses(association, message)
+    tally = _Tally(0)
+    try:
+        instances = _instances(archive, association, message, classes, allowed, destination_known)
+    except _Refusal as refusal:
+        response.final(refusal.code, tally, refusal.comment)
+        return
+    except ArchiveError as error:
+        response.final(status.status(error, status.C_RETRIEVE), tally, status.comment(error))
+        return
+    tally.remaining = len(instances)
+    code = None
+    way = sender(instances)
+    try:
+        for stored in way.ordered(instances):
+            if message.message_id in association.dimse.cancelled:
+                code = status.CANCEL
+                break
+            tally.count(_attempt(way, stored), stored.key.sop_instance_uid)
+            if not way.gone:
+                response.pending(tally)
+    finally:
+        way.close()
+    code = tally.final() if code is None else code
+    response.final(code, tally, "")
+
+
+def _instances(
+    archive: Archive,
+    association: LaneAssociation,
+    message: Message,
+    classes: frozenset[str],
+    allowed: bool,
+    destination_known: bool,
+) -> list[Stored]:
+    context = association._accepted_cx[message.context_id]
+    sop_class_uid = str(context.abstract_syntax)
+    if not allowed:
+        raise NotAuthorized("this application entity may not retrieve")
+    if sop_class_uid not in classes or message.sop_class_uid != sop_class_uid or message.too_large:
+        raise NotUnderstood("not a retrieval of the SOP Class of the presentation context")
+    wanted = identifier.wanted(
+        identifier.parse(message.data_set, str(context.transfer_syntax[0])),
+        patient_root=sop_class_uid in contexts.PATIENT_ROOT,
+        relational=query.relational(association, sop_class_uid),
+    )
+    if not destination_known:
+        raise _Refusal(status.DESTINATION_UNKNOWN, "the move destination is not configured here")
+    keys = wanted.keys
+    instances = archive.index.locate(
+        patient_ids=keys.get("PatientID", ()),
+        study_instance_uids=keys.get("StudyInstanceUID", ()),
+        series_instance_uids=keys.get("SeriesInstanceUID", ()),
+        sop_instance_uids=keys.get("SOPInstanceUID", ()),
+    )
+    if len(instances) > SUB_OPERATION_LIMIT:
+        raise _Refusal(status.CANNOT_COUNT, f"more than {SUB_OPERATION_LIMIT} instances; ask for less at once")
+    return instances
+
+
+def _attempt(way: _Sender, stored: Stored) -> int | None:
+    """Perform one sub-operation; None where it failed without an answer of the peer."""
+    if way.gone:
+        return None
+    try:
+        return way.send(stored)
+    except ArchiveError as error:
+        log.warning("sub_operation_failed", sop_instance_uid=stored.key.sop_instance_uid, error=type(error).__name__)
+    except AssociationLost:
+        if isinstance(way, _Back):
+            raise
+        log.warning("sub_operation_failed", sop_instance_uid=stored.key.sop_instance_uid, error="AssociationLost")
+    except Exception as error:
+        log.exception("sub_operation_failed", error, sop_instance_uid=stored.key.sop_instance_uid)
+    return None
+
+
+class _Responses:
+    """Pending and final responses of one retrieval (PS3.7 9.3.3.2, 9.3.4.2)."""
+
+    def __init__(self, association: LaneAssociation, message: Message) -> None:
+        self._association = association
+        self._message = message
+        self._command = Command.C_GET_RSP if message.command_field == Command.C_GET_RQ else Command.C_MOVE_RSP
+        syntax = str(association._accepted_cx[message.context_id].transfer_syntax[0])
+        self._explicit = syntax == contexts.EXPLICIT_LITTLE_ENDIAN
+
+    def pending(self, tally: _Tally) -> None:
+        self._send(status.PENDING, {messages.REMAINING: tally.remaining, **_counts(tally)}, b"")
+
+    def final(self, code: int, tally: _Tally, comment: str) -> None:
+        counters: dict[int, int | str] = {}
+        if code in (status.SUCCESS, status.SUB_OPERATIONS_WARNING, status.CANNOT_PERFORM, status.CANCEL):
+            counters = _counts(tally)
+        if code == status.CANCEL:
+            # Remaining appears in Pending and Cancel only (PS3.7 9.3.4.2).
+            counters[messages.REMAINING] = tally.remaining
+        if comment:
+            counters[messages.ERROR_COMMENT] = comment
+        body = identifier.failed_list(tally.failed_uids, explicit=self._explicit) if tally.failed_uids else b""
+        operation = self._command.name.removesuffix("_RSP")
+        log.info(
+            "retrieve_answered", operation=operation, status=f"{code:04X}", sub_operations=tally.completed, failed=tally.failed
+        )
+        self._send(code, counters, body)
+
+    def _send(self, code: int, counters: dict[int, int | str], body: bytes) -> None:
+        values = {
+            messages.AFFECTED_SOP_CLASS_UID: self._message.sop_class_uid,
+            messages.MESSAGE_ID_RESPONDED_TO: self._message.message_id,
+            messages.STATUS: code,
+            **counters,
+        }
+        command = messages.encode(self._command, values, data_set=bool(body))
+        self._association.dimse.send(self._message.context_id, command, [body] if body else ())
+
+
+def _counts(tally: _Tally) -> dict[int, int | str]:
+    return {messages.COMPLETED: tally.completed, messages.FAILED: tally.failed, messages.WARNING: tally.warning}
+
+
+def _send_stored(
+    archive: Archive,
+    association: LaneAssociation,
+    stored: Stored,
+    message_id: int,
+    priority: int,
+    originator: tuple[str, int] | None,
+) -> int:
+    """Send an instance as it is stored, or in the best transfer syntax the peer accepted for its class."""
+    ways = scu.accepted(association, stored.sop_class_uid)
+    if not ways:
+        raise NotTranscodable("the peer accepted no presentation context for this SOP Class")
+    parts = way_out.data_set(archive, stored, tuple(ways))
+    return scu.store(
+        association,
+        ways[parts.transfer_syntax_uid],
+        sop_class_uid=stored.sop_class_uid,
+        sop_instance_uid=stored.key.sop_instance_uid,
+        data_set=parts.buffers,
+        message_id=message_id,
+        priority=priority,
+        originator=originator,
+    )
+
+
+class _Back:
+    """C-GET: sub-operations on the requestor's own association, where it took the SCP role (PS3.4 C.4.3)."""
+
+    gone = False
+
+    def __init__(self, archive: Archive, association: LaneAssociation, message: Message) -> None:
+        self._archive, self._association = archive, association
+        self._priority = _priority(message)
+        self._message_ids = _message_ids()
+
+    def send(self, stored: Stored) -> int:
+        return _send_stored(self._archive, self._association, stored, next(self._message_ids), self._priority, None)
+
+    def ordered(self, instances: Sequence[Stored]) -> Sequence[Stored]:
+        return instances
+
+    def close(self) -> None:
+        """Nothing of our own was opened."""
+
+
+class _Onward:
+    """C-MOVE: sub-operations on associations with the destination, opened again once if it breaks off."""
+
+    def __init__(
+        self, archive: Archive, association: LaneAssociation, message: Message, peer: Peer, instances: Sequence[Stored]
+    ) -> None:
+        self._archive = archive
+        self._peer = peer
+        self._priority = _priority(message)
+        # PS3.7 9.1.1.1: the AE that asked for the C-MOVE, and its Message ID; not ours.
+        self._originator = (association.requestor.ae_title.strip(), message.message_id)
+        self._batches = _batches(instances)
+        self._proposed: set[scu.Proposal] = set()
+        self._association: LaneAssociation | None = None
+        self._message_ids = _message_ids()
+        self._second_chance = True
+        self._gone = False
+
+    @property
+    def gone(self) -> bool:
+        return self._gone
+
+    def send(self, stored: Stored) -> int:
+        if not set(_needs(stored)) <= self._proposed:
+            self.close()
+            self._proposed = self._batches[self._batch_of(stored)]
+        try:
+            return self._send(stored)
+        except AssociationLost:
+            # Once it may have been an accident; a peer that breaks off twice does not want to go on.
+            self._drop()
+            if not self._second_chance:
+                self._gone = True
+                raise
+            self._second_chance = False
+        except scu.PeerUnavailable:
+            self._gone = True
+            raise
+        try:
+            return self._send(stored)
+        except (AssociationLost, scu.PeerUnavailable):
+            self._drop()
+            self._gone = True
+            raise
+
+    def ordered(self, instances: Sequence[Stored]) -> Sequence[Stored]:
+        """Bring together what goes by the same association."""
+        if len(self._batches) == 1:
+            return instances
+        return sorted(instances, key=self._batch_of)
+
+    def _batch_of(self, stored: Stored) -> int:
+        needed = set(_needs(stored))
+        return next(index for index, batch in enumerate(self._batches) if needed <= batch)
+
+    def close(self) -> None:
+        """Release the association."""
+        if self._association is not None:
+            self._association.release_and_wait()
+            self._association = None
+
+    def _send(self, stored: Stored) -> int:
+        if self._association is None:
+            settings = self._archive.settings.dicom
+            self._association = scu.associate(
+                self._peer.host,
+                self._peer.port,
+                called=self._peer.ae_title,
+                calling=settings.ae_title,
+                proposals=sorted(self._proposed),
+                timeout_s=settings.idle_timeout_s,
+            )
+        return _send_stored(self._archive, self._association, stored, next(self._message_ids), self._priority, self._originator)
+
+    def _drop(self) -> None:
+        if self._association is not None:
+            self._association.terminate()
+            self._association = None
+
+
+def _priority(message: Message) -> int:
+    """Return the request's Priority for its sub-operations (PS3.4 C.4.2.1.2); MEDIUM where it is none of PS3.7 E.1."""
+    priority = message.number(messages.PRIORITY)
+    return priority if priority in (0, 1, 2) else 0
+
+
+def _message_ids() -> Iterator[int]:
+    while True:
+        yield from range(1, SUB_OPERATION_LIMIT + 1)
+
+
+def _needs(stored: Stored) -> tuple[scu.Proposal, ...]:
+    """Return the contexts to propose for an instance: as stored, and the two that every peer should take, each apart.
+
+    In one context together the peer would choose, and rarely the stored one.
+    """
+    syntaxes = dict.fromkeys((stored.transfer_syntax_uid, contexts.EXPLICIT_LITTLE_ENDIAN, contexts.IMPLICIT_LITTLE_ENDIAN))
+    return tuple((stored.sop_class_uid, (syntax,)) for syntax in syntaxes)
+
+
+def _batches(instances: Sequence[Stored]) -> list[set[scu.Proposal]]:
+    """Return sets of contexts, at most 128 each, so that every instance finds all of its own in one of them."""
+    batches: list[set[scu.Proposal]] = []
+    for stored in instances:
+        needed = set(_needs(stored))
+        if any(needed <= batch for batch in batches):
+            continue
+        for batch in batches:
+            if len(batch | needed) <= scu.CONTEXT_LIMIT:
+                batch |= needed
+                break
+        else:
+            batches.append(needed)
+    return batches

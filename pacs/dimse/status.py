@@ -1,0 +1,87 @@
+"""Errors to DIMSE status codes; the only place where these numbers live beside the counters' rules in `retrieve`.
+
+PS3.7 Annex C; PS3.4 Table B.2-1 (C-STORE), Table C.4-1 (C-FIND), Tables C.4-2 and C.4-3 (C-MOVE, C-GET). The sub-codes of
+Cxxx are ours and told in docs/conformance.md. A class is looked up along its MRO, so a new subclass has a status at once.
+"""
+
+from collections.abc import Mapping
+
+from pacs.model.errors import (
+    ArchiveError,
+    DataSetMismatch,
+    InstanceConflict,
+    IntegrityError,
+    InvalidQuery,
+    NotAuthorized,
+    NotUnderstood,
+    Quarantined,
+    Refused,
+    SOPClassNotSupported,
+    Unavailable,
+)
+
+SUCCESS = 0x0000
+PENDING = 0xFF00
+PENDING_UNSUPPORTED_KEYS = 0xFF01
+CANCEL = 0xFE00
+SUB_OPERATIONS_WARNING = 0xB000
+OUT_OF_RESOURCES = 0xA700
+CANNOT_COUNT = 0xA701
+CANNOT_PERFORM = 0xA702
+DESTINATION_UNKNOWN = 0xA801
+IDENTIFIER_MISMATCH = 0xA900
+SOP_CLASS_NOT_SUPPORTED = 0x0122
+NOT_AUTHORIZED = 0x0124
+UNRECOGNIZED_OPERATION = 0x0211
+UNEXPECTED = 0xC0FF
+
+Table = Mapping[type[BaseException], int]
+
+C_STORE: Table = {
+    NotUnderstood: 0xC000,
+    DataSetMismatch: 0xA900,
+    SOPClassNotSupported: SOP_CLASS_NOT_SUPPORTED,
+    NotAuthorized: NOT_AUTHORIZED,
+    InstanceConflict: 0xC001,
+    Quarantined: 0xC002,
+    Unavailable: OUT_OF_RESOURCES,
+    IntegrityError: 0xC003,
+    BaseException: UNEXPECTED,
+}
+C_FIND: Table = {
+    InvalidQuery: IDENTIFIER_MISMATCH,
+    NotUnderstood: 0xC000,
+    NotAuthorized: NOT_AUTHORIZED,
+    Unavailable: OUT_OF_RESOURCES,
+    BaseException: UNEXPECTED,
+}
+C_RETRIEVE: Table = {
+    InvalidQuery: IDENTIFIER_MISMATCH,
+    NotUnderstood: 0xC000,
+    NotAuthorized: NOT_AUTHORIZED,
+    Unavailable: CANNOT_COUNT,
+    BaseException: UNEXPECTED,
+}
+
+
+def status(error: BaseException, table: Table) -> int:
+    """Return the status of the nearest class of `error` that `table` knows."""
+    return next(table[cls] for cls in type(error).__mro__ if cls in table)
+
+
+def comment(error: BaseException) -> str:
+    """Return an Error Comment (0000,0902): LO, at most 64 characters (PS3.7 C.4), never a value of a data set.
+
+    What the sender can change is said in full; of our own trouble it learns only whether to come back.
+    """
+    if isinstance(error, Refused | Quarantined):
+        said = "".join(letter if " " <= letter <= "~" and letter != "\\" else " " for letter in str(error))
+        return said[:64].strip()
+    if isinstance(error, Unavailable):
+        return "not stored for now; try again later"
+    return "failed inside the archive" if isinstance(error, ArchiveError) else "unexpected failure inside the archive"
+
+
+def is_warning(code: int) -> bool:
+    """Say whether a C-STORE status is a warning: the object was stored (PS3.7 C.4: 0001, Bxxx, 0107, 0116)."""
+    return code in (0x0001, 0x0107, 0x0116) or code >> 12 == 0xB

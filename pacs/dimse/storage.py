@@ -1,0 +1,64 @@
+"""C-STORE as SCP: the data set's bytes go to `ingest` as they came (PS3.4 Annex B, PS3.7 9.1.1). Nothing is decoded here."""
+
+from pacs.archive import Archive
+from pacs.dimse import messages, status
+from pacs.dimse.lane import LaneAssociation
+from pacs.dimse.messages import Command, Message
+from pacs.ingest import ingest
+from pacs.logs import get_logger
+from pacs.model.errors import ArchiveError, DataSetMismatch, NotAuthorized, OutOfResources, Quarantined, SOPClassNotSupported
+from pacs.model.instance import Origin, Received, Stored
+
+log = get_logger(__name__)
+
+
+def store(archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool) -> bool:
+    """Take one instance in and answer; True if the archive or its quarantine has it now. 0000 is said after the commit only."""
+    code, comment, kept = status.SUCCESS, "", True
+    try:
+        stored = _ingest(archive, association, message, allowed)
+        log.debug("instance_stored", sop_instance_uid=stored.key.sop_instance_uid, status="0000")
+    except Quarantined as error:
+        # Deliberate: by default the sender keeps its copy; a policy may spare modalities that treat any failure as fatal.
+        code = int(archive.settings.deid.quarantine_status, 16)
+        comment = status.comment(error) if code else ""
+    except ArchiveError as error:
+        code, comment, kept = status.status(error, status.C_STORE), status.comment(error), False
+        log.warning("store_refused", status=f"{code:04X}", error=type(error).__name__)
+    except Exception as error:
+        code, comment, kept = status.UNEXPECTED, status.comment(error), False
+        log.exception("store_failed", error, status=f"{code:04X}")
+    values: dict[int, int | str] = {
+        messages.AFFECTED_SOP_CLASS_UID: message.sop_class_uid,
+        messages.MESSAGE_ID_RESPONDED_TO: message.message_id,
+        messages.STATUS: code,
+        messages.AFFECTED_SOP_INSTANCE_UID: message.sop_instance_uid,
+    }
+    if comment:
+        values[messages.ERROR_COMMENT] = comment
+    association.dimse.send(message.context_id, messages.encode(Command.C_STORE_RSP, values))
+    return kept
+
+
+def _ingest(archive: Archive, association: LaneAssociation, message: Message, allowed: bool) -> Stored:
+    context = association._accepted_cx[message.context_id]
+    if not allowed:
+        raise NotAuthorized("this application entity may not store")
+    if not context.as_scp or message.sop_class_uid != context.abstract_syntax:
+        raise SOPClassNotSupported("the SOP Class is not the one of the presentation context")
+    if message.too_large:
+        raise OutOfResources("the data set is larger than this archive takes")
+    if not message.sop_instance_uid or message.data_set is None:
+        raise DataSetMismatch("the command lacks a SOP Instance UID or a data set")
+    return ingest(
+        archive,
+        Received(
+            data_set=message.data_set,
+            transfer_syntax_uid=str(context.transfer_syntax[0]),
+            origin=Origin.STORAGE_SCU,
+            source=association.requestor.ae_title.strip(),
+            sop_class_uid=message.sop_class_uid,
+            sop_instance_uid=message.sop_instance_uid,
+            association=association.association_id,
+        ),
+    )
