@@ -1,0 +1,340 @@
+"""To and from the archive's transfer syntax: Deidentified ▶ Encoded on the way in, stored frames ▶ a data set on the way out.
+
+What comes uncompressed becomes HTJ2K Lossless where that is proven exact and smaller; what comes compressed stays as it came.
+On the way in nothing here fails: pixel data that cannot be understood is kept as received. On the way out nothing is
+compressed with loss, and a receiver that accepts no reachable syntax gets `NotTranscodable`.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import TypeVar
+
+from pacs.codec import decode, frames, lossless, syntaxes
+from pacs.codec import image as syntax
+from pacs.codec.image import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA, Image, describe
+from pacs.dicom import elements as dicom
+from pacs.dicom.values import INDEXED, attributes
+from pacs.model.errors import NotTranscodable, NotUnderstood
+from pacs.model.instance import Buffer, Deidentified, Element, Encoded, StoredFrames
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+_PIXEL_TAGS = frozenset({PIXEL_DATA, *syntax.ENCAPSULATION})
+
+SUPPORTED: tuple[str, ...] = (
+    *syntax.UNCOMPRESSED,
+    syntax.HTJ2K_LOSSLESS_RPCL,
+    syntax.HTJ2K_LOSSLESS,
+    syntax.HTJ2K,
+    syntax.JPEG_LS_LOSSLESS,
+    syntax.JPEG_LS_NEAR_LOSSLESS,
+    syntax.JPEG_2000_LOSSLESS,
+    syntax.JPEG_2000,
+    syntax.RLE,
+    *sorted(syntax.LOSSLESS_JPEG | syntax.LOSSY_JPEG),
+    *sorted(syntax.VIDEO),
+)
+"""Transfer syntaxes in which instances can be kept and sent."""
+
+_ENCODERS: dict[str, Callable[[Buffer, Image], bytes]] = {
+    syntax.HTJ2K_LOSSLESS_RPCL: lossless.encode_htj2k,
+    syntax.HTJ2K_LOSSLESS: lossless.encode_htj2k,
+    syntax.HTJ2K: lossless.encode_htj2k,
+    syntax.JPEG_LS_LOSSLESS: lossless.encode_jpeg_ls,
+}
+"""What we compress to, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSetParts:
+    """A whole data set as buffers to be written one after another, without File Meta Information."""
+
+    buffers: tuple[Buffer, ...] = field(repr=False)
+    transfer_syntax_uid: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the data set."""
+        return sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
+class Codec:
+    """Encodes what comes in, and decodes or re-encodes what goes out; as many frames at once as there are cores."""
+
+    def __init__(self, archive_codec: str = "htj2k", prove_every: int = 1) -> None:
+        """Make a codec.
+
+        Parameters
+        ----------
+        archive_codec : {"htj2k", "none"}
+            What uncompressed pixel data becomes.
+        prove_every : int
+            Of every object, frame 1, 1 + n, 1 + 2n … are decoded and compared before the original is dropped; 1 proves all.
+        """
+        self._compress = archive_codec == "htj2k"
+        self._prove_every = max(1, prove_every)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._cores = threading.BoundedSemaphore(cores)
+        self._pool = ThreadPoolExecutor(cores, thread_name_prefix="codec")
+
+    def digest(self, deidentified: Deidentified) -> bytes:
+        """Return SHA-256 over the content: tags, VRs and values, whatever their lengths and delimiters were encoded as.
+
+        Two data sets with equal digests say the same; compressed Pixel Data counts as it is.
+        """
+        digest = sha256(deidentified.transfer_syntax_uid.encode("ascii"))
+        _feed(digest.update, deidentified.elements, 0)
+        return digest.digest()
+
+    def encode(self, deidentified: Deidentified, digest: bytes) -> Encoded:
+        """Bring a data set into the archive's form. Never fails for what Pixel Data holds."""
+        by_tag = {one.tag: one for one in deidentified.elements}
+        image = describe(by_tag)
+        split, syntax_uid = frames.Split(()), deidentified.transfer_syntax_uid
+        pixel = by_tag.get(PIXEL_DATA)
+        changed: dict[int, Element] = {}
+        native = syntax_uid == EXPLICIT_LITTLE_ENDIAN
+        if pixel is None or pixel.undefined_length == native:
+            # No Pixel Data, or Pixel Data that contradicts its transfer syntax: then it stays in the header as received.
+            left_out: frozenset[int] = frozenset()
+        elif native:
+            split = frames.split_native(pixel.value, image)
+            left_out = _PIXEL_TAGS
+            compressed = self._compressed(split, image)
+            if compressed is not None:
+                split, syntax_uid = frames.Split(compressed), syntax.HTJ2K_LOSSLESS_RPCL
+                if image.samples == 3 and image.photometric_interpretation == "RGB":
+                    # PS3.5 8.2.14: the reversible component transform was used.
+                    changed = _colour("YBR_RCT")
+        else:
+            offsets = by_tag.get(syntax.EXTENDED_OFFSET_TABLE)
+            split = frames.split_encapsulated(
+                pixel.value, image.number_of_frames, syntax_uid, syntax.unsigned(offsets.value, 8) if offsets else ()
+            )
+            # An item stream that stays whole keeps its offset tables.
+            left_out = frozenset({PIXEL_DATA}) if split.packed else _PIXEL_TAGS
+        # Group lengths would be wrong from here on; they are retired (PS3.5 7.2).
+        kept = [changed.get(one.tag, one) for one in deidentified.elements if one.tag not in left_out and one.tag & 0xFFFF]
+        return Encoded(
+            key=deidentified.key,
+            sop_class_uid=deidentified.sop_class_uid,
+            header=b"".join([one.encoded for one in kept]),
+            frames=split.frames,
+            transfer_syntax_uid=syntax_uid,
+            attributes=attributes(kept, INDEXED),
+            digest=digest,
+            number_of_frames=image.number_of_frames if split.frames else 0,
+            packed=split.packed,
+            pixel_vr=pixel.vr if pixel is not None and pixel.vr in ("OB", "OW") else "OB",
+            frame_bits=split.frame_bits,
+        )
+
+    def data_set(
+        self, header: Buffer, stored: StoredFrames, transfer_syntax_uid: str, accepted: Sequence[str] | None = None
+    ) -> DataSetParts:
+        """Return the whole data set as stored, or in the best syntax of `accepted`.
+
+        Tried in turn: as stored; under a wider syntax; Explicit VR Little Endian, Implicit VR Little Endian, Deflated, Big
+        Endian; compressed without loss. Raises `NotTranscodable` if none of `accepted` can be reached.
+        """
+        before, after = _around_pixel_data(_parsed(header))
+        relabelled = _as_stored(transfer_syntax_uid, accepted)
+        if relabelled is not None:
+            element = _pixel_element(stored, transfer_syntax_uid, stored.pixel_vr)
+            return DataSetParts((*dicom.join(before), *element, *dicom.join(after)), relabelled)
+        assert accepted is not None
+        target = next((uid for uid in (*syntax.UNCOMPRESSED, *_ENCODERS) if uid in accepted), None)
+        if target is None:
+            raise NotTranscodable("the receiver accepts none of the transfer syntaxes that this instance can be sent in")
+        image, pixel_vr = describe({one.tag: one for one in before}), stored.pixel_vr
+        if transfer_syntax_uid != EXPLICIT_LITTLE_ENDIAN:
+            if PIXEL_DATA in {one.tag for one in before} or stored.packed:
+                raise NotTranscodable("the frames of this instance cannot be told apart, so they cannot be decoded")
+            if stored.frames:
+                arrays = self._each(lambda frame: decode.decoded(frame, image, transfer_syntax_uid), stored.frames)
+                image = arrays[0][1]
+                stored = replace(stored, frames=tuple(array.tobytes() for array, _ in arrays))
+                pixel_vr = (
+                    stored.pixel_vr if transfer_syntax_uid in syntax.HTJ2K_FAMILY and stored.pixel_vr == "OW" else _vr(image)
+                )
+                before = _with_colour(before, image)
+        if target in _ENCODERS:
+            return self._recompressed(before, after, replace(stored, pixel_vr=pixel_vr), image, target)
+        pixel = _pixel_element(stored, EXPLICIT_LITTLE_ENDIAN, pixel_vr)
+        if target == syntax.EXPLICIT_BIG_ENDIAN and pixel_vr == "OW" and image.bits_allocated > 16:
+            raise NotTranscodable("pixels of more than 16 bits have no agreed form in Explicit VR Big Endian")
+        return DataSetParts(syntaxes.rewritten(before, pixel, after, pixel_vr, target), target)
+
+    def transcode_frame(
+        self, header: Buffer, data: Buffer, transfer_syntax_uid: str, accepted: Sequence[str]
+    ) -> tuple[bytes, str]:
+        """Return one frame in the best syntax of `accepted`, and that syntax; uncompressed means little endian.
+
+        Raises `NotTranscodable` if none can be reached.
+        """
+        relabelled = _as_stored(transfer_syntax_uid, accepted)
+        if relabelled is not None:
+            return bytes(data), relabelled
+        image = describe({one.tag: one for one in _parsed(header)})
+        target = next((uid for uid in (*syntax.UNCOMPRESSED[:2], *_ENCODERS) if uid in accepted), None)
+        if target is None:
+            raise NotTranscodable("none of the accepted transfer syntaxes can be reached for this frame")
+        native = bytes(data)
+        if transfer_syntax_uid != EXPLICIT_LITTLE_ENDIAN:
+            with self._cores:
+                array, image = decode.decoded(data, image, transfer_syntax_uid)
+            native = array.tobytes()
+        if target not in _ENCODERS:
+            return native, target
+        with self._cores:
+            stream = self._encoded(native, image, target)
+        return stream, target
+
+    def pixels(self, header: Buffer, data: Buffer, transfer_syntax_uid: str) -> decode.Array:
+        """Return the stored values of one frame, shape (rows, columns) or (rows, columns, 3).
+
+        Values are taken out of Bits Stored and sign-extended. Colour comes as RGB by pixel, whatever colour space and Planar
+        Configuration it is stored in; PALETTE COLOR comes as indices.
+
+        Raises `NotTranscodable` if the frame cannot be decoded.
+        """
+        image = describe({one.tag: one for one in _parsed(header)})
+        with self._cores:
+            if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN:
+                array = decode.native_frame(data, image)
+            else:
+                array, image = decode.decoded(data, image, transfer_syntax_uid)
+            return decode.to_rgb(decode.stored_values(array, image), image)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown()
+
+    def _compressed(self, split: frames.Split, image: Image) -> tuple[Buffer, ...] | None:
+        """Return all frames as HTJ2K, or None if one of them cannot be, or it does not pay."""
+        if not self._compress or split.packed or not lossless.suits_htj2k(image):
+            return None
+
+        def one(numbered: tuple[int, Buffer]) -> bytes | None:
+            index, frame = numbered
+            return lossless.compressed(frame, image, lossless.encode_htj2k, _decode_htj2k, prove=index % self._prove_every == 0)
+
+        found = self._each(one, list(enumerate(split.frames)))
+        streams = tuple(stream for stream in found if stream is not None)
+        return streams if len(streams) == len(split.frames) else None
+
+    def _recompressed(
+        self, before: list[Element], after: list[Element], stored: StoredFrames, image: Image, target: str
+    ) -> DataSetParts:
+        if stored.packed or not stored.frames or PIXEL_DATA in {one.tag for one in before}:
+            raise NotTranscodable("this instance has no frames that can be compressed")
+        streams = self._each(lambda frame: self._encoded(frame, image, target), stored.frames)
+        if image.samples == 3 and image.photometric_interpretation == "RGB" and target != syntax.JPEG_LS_LOSSLESS:
+            before = _replaced(before, _colour("YBR_RCT"))
+        element = frames.encapsulated_element(streams)
+        return DataSetParts((*dicom.join(before), *element, *dicom.join(after)), target)
+
+    def _encoded(self, frame: Buffer, image: Image, target: str) -> bytes:
+        """Compress a native frame for a receiver, proven exact."""
+        if not lossless.suits_htj2k(image):
+            raise NotTranscodable("these pixels cannot be compressed without loss")
+        stream = lossless.compressed(frame, image, _ENCODERS[target], _decoder(target), prove=True, at_any_size=True)
+        if stream is None:
+            raise NotTranscodable("these pixels cannot be compressed without loss")
+        return stream
+
+    def _each(self, function: Callable[[_T], _R], values: Sequence[_T]) -> list[_R]:
+        """Apply `function` to all values, on all cores where there are several."""
+
+        def capped(value: _T) -> _R:
+            with self._cores:
+                return function(value)
+
+        return [capped(value) for value in values] if len(values) == 1 else list(self._pool.map(capped, values))
+
+
+def reachable(transfer_syntax_uid: str) -> tuple[str, ...]:
+    """Return the syntaxes in which an instance stored so can usually be sent, best first."""
+    found = [transfer_syntax_uid, *syntax.ALSO_VALID_AS.get(transfer_syntax_uid, ())]
+    if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN or transfer_syntax_uid in syntax.DECODABLE:
+        found += [*syntax.UNCOMPRESSED, *_ENCODERS]
+    return tuple(dict.fromkeys(found))
+
+
+def _as_stored(transfer_syntax_uid: str, accepted: Sequence[str] | None) -> str | None:
+    """Return the syntax under which the stored frames may go out as they are."""
+    if accepted is None or transfer_syntax_uid in accepted:
+        return transfer_syntax_uid
+    return next((uid for uid in syntax.ALSO_VALID_AS.get(transfer_syntax_uid, ()) if uid in accepted), None)
+
+
+def _feed(update: Callable[[Buffer], None], elements: Sequence[Element], depth: int) -> None:
+    for one in elements:
+        if not one.tag & 0xFFFF:
+            continue
+        if one.vr == "SQ":
+            try:
+                nested = dicom.items(one.value, depth=depth)
+            except NotUnderstood:
+                nested = None
+            if nested is not None:
+                update(b"%08X%s" % (one.tag, b"SQ") + len(nested).to_bytes(8, "little"))
+                for item in nested:
+                    update(len(item).to_bytes(8, "little"))
+                    _feed(update, item, depth + 1)
+                continue
+        update(b"%08X%s" % (one.tag, one.vr.encode("ascii")) + len(one.value).to_bytes(8, "little"))
+        update(one.value)
+
+
+def _decode_htj2k(stream: bytes, image: Image) -> decode.Array:
+    return decode.decoded(stream, image, syntax.HTJ2K_LOSSLESS)[0]
+
+
+def _decoder(target: str) -> Callable[[bytes, Image], decode.Array]:
+    return lambda stream, image: decode.decoded(stream, image, target)[0]
+
+
+def _parsed(header: Buffer) -> list[Element]:
+    return dicom.walk(header)
+
+
+def _around_pixel_data(found: list[Element]) -> tuple[list[Element], list[Element]]:
+    after = [one for one in found if one.tag > PIXEL_DATA]
+    return (found[: -len(after)], after) if after else (found, [])
+
+
+def _pixel_element(stored: StoredFrames, transfer_syntax_uid: str, pixel_vr: str) -> list[Buffer]:
+    if not stored.frames:
+        return []
+    if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN:
+        return frames.native_element(stored.frames, pixel_vr)
+    return frames.packed_element(stored.frames[0]) if stored.packed else frames.encapsulated_element(stored.frames)
+
+
+def _vr(image: Image) -> str:
+    # PS3.5 A.2: OW beyond 8 bits; up to 8 either is allowed.
+    return "OW" if image.bits_allocated > 8 else "OB"
+
+
+def _colour(photometric_interpretation: str) -> dict[int, Element]:
+    tag = syntax.PHOTOMETRIC_INTERPRETATION
+    return {tag: dicom.element(tag, "CS", photometric_interpretation.encode("ascii"))}
+
+
+def _with_colour(found: list[Element], image: Image) -> list[Element]:
+    """Make the attributes say how decoded samples lie."""
+    changes = _colour(image.photometric_interpretation)
+    if image.samples > 1:
+        tag = syntax.PLANAR_CONFIGURATION
+        changes[tag] = dicom.element(tag, "US", image.planar_configuration.to_bytes(2, "little"))
+    return _replaced(found, changes)
+
+
+def _replaced(found: list[Element], changes: dict[int, Element]) -> list[Element]:
+    others = [one for one in found if one.tag not in changes]
+    return sorted([*others, *changes.values()], key=lambda one: one.tag)
