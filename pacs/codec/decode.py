@@ -112,7 +112,8 @@ def to_rgb(array: Array, image: Image) -> Array:
         return array
     ybr = array.astype(np.float32) - np.array([0, 128, 128], np.float32)
     matrix = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.float32)
-    return np.clip(np.rint(ybr @ matrix.T), 0, 255).astype(array.dtype)
+    rgb: Array = np.clip(np.rint(ybr @ matrix.T), 0, 255).astype(array.dtype)
+    return rgb
 
 
 def _decode(stream: bytes, image: Image, transfer_syntax_uid: str) -> Array:

@@ -210,6 +210,14 @@ class Codec:
                 array, image = decode.decoded(data, image, transfer_syntax_uid)
             return decode.to_rgb(decode.stored_values(array, image), image)
 
+    @staticmethod
+    def reachable(transfer_syntax_uid: str) -> tuple[str, ...]:
+        """Return the syntaxes in which an instance stored so can usually be sent, best first."""
+        found = [transfer_syntax_uid, *syntax.ALSO_VALID_AS.get(transfer_syntax_uid, ())]
+        if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN or transfer_syntax_uid in syntax.DECODABLE:
+            found += [*syntax.UNCOMPRESSED, *_ENCODERS]
+        return tuple(dict.fromkeys(found))
+
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown()
@@ -255,14 +263,6 @@ class Codec:
                 return function(value)
 
         return [capped(value) for value in values] if len(values) == 1 else list(self._pool.map(capped, values))
-
-
-def reachable(transfer_syntax_uid: str) -> tuple[str, ...]:
-    """Return the syntaxes in which an instance stored so can usually be sent, best first."""
-    found = [transfer_syntax_uid, *syntax.ALSO_VALID_AS.get(transfer_syntax_uid, ())]
-    if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN or transfer_syntax_uid in syntax.DECODABLE:
-        found += [*syntax.UNCOMPRESSED, *_ENCODERS]
-    return tuple(dict.fromkeys(found))
 
 
 def _as_stored(transfer_syntax_uid: str, accepted: Sequence[str] | None) -> str | None:
