@@ -1,4 +1,4 @@
-"""Errors of the archive as HTTP status codes and as Failure Reasons of STOW-RS: the only place of the web door that knows numbers.
+"""Errors of the archive as HTTP status codes and as Failure Reasons of STOW-RS: the one place of the web door for numbers.
 
 A class is looked up along its MRO, so that a new subclass works at once (ARCHITECTURE.md, section 6). The message of an error
 goes out as it is, because messages state facts and never values of a data set.
