@@ -35,7 +35,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as the table has it. `progress` is 0.0 to 1.0; times are seconds since the epoch, UTC."""
+    """A job as the table has it. `progress` is 0.0 to 1.0, `note` what it is doing; times are seconds since the epoch, UTC."""
 
     job_id: str
     job_key: str
@@ -55,6 +55,7 @@ class Job:
     created_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,173 @@
+"""How the index talks to its database: transactions, retries, and the few places where SQLite and PostgreSQL differ.
+
+SQLite writes begin IMMEDIATE, so that reading and then writing in one transaction cannot lose to another process; PostgreSQL
+serialises per study by advisory locks. Errors of the database leave as ours, without a statement's values.
+"""
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from pacs.model.errors import ConfigurationError, OutOfResources, Unavailable
+from pacs.ports import Clock
+
+T = TypeVar("T")
+Row = sa.Row[*tuple[Any, ...]]
+"""A row of any columns."""
+_TRIES = 6
+_FEED_LOCK = 0x6D70_6663
+
+
+class Connections:
+    """An engine with its clock. `write` and `read` are transactions; `retrying` repeats one that lost a race."""
+
+    def __init__(self, url: str, clock: Clock = time.time) -> None:
+        self.clock = clock
+        self.engine = make_engine(url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._writer = self.engine.execution_options(pacs_write=True)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads, and sees one state of the database on SQLite."""
+        with _translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that writes; durable when the block has ended."""
+        with _translated(), self._writer.begin() as connection:
+            yield connection
+
+    def retrying(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in a write transaction; again where another one came first (a row of the same UID, a deadlock)."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                with self._writer.begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if not (isinstance(error, IntegrityError) or _sqlstate(error) in ("40001", "40P01")):
+                    raise _as_ours(error) from error
+                if attempt == _TRIES:
+                    raise Unavailable("the index was too busy; try again") from error
+                time.sleep(0.005 * 2**attempt)
+            except PoolTimeout as error:
+                raise Unavailable("no connection to the index was free in time") from error
+        raise AssertionError("unreachable")
+
+    def insert(self, table: sa.Table) -> Any:
+        """Return the dialect's INSERT, which knows ON CONFLICT (Any: the two share no type that does)."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    def one_of(self, column: sa.ColumnElement[Any], values: Collection[str]) -> sa.ColumnElement[bool]:
+        """Return `column IN values` as one parameter, however many values there are."""
+        if len(values) == 1:
+            return column == next(iter(values))
+        if self.is_sqlite:
+            each = sa.func.json_each(sa.literal(orjson.dumps(list(values)).decode(), sa.Text)).table_valued("value")
+            return column.in_(sa.select(each.c.value))
+        return column == sa.any_(sa.literal(list(values), postgresql.ARRAY(sa.Text)))
+
+    def lock_studies(self, connection: sa.Connection, study_instance_uids: Collection[str]) -> None:
+        """Wait until no other transaction adds to these studies. SQLite has one writer at a time anyway."""
+        if self.is_sqlite or not study_instance_uids:
+            return
+        # Everyone takes them in the same order, so that two groups cannot wait for each other.
+        keys = sorted(
+            int.from_bytes(hashlib.blake2b(uid.encode(), digest_size=8).digest(), "big", signed=True)
+            for uid in set(study_instance_uids)
+        )
+        connection.execute(
+            sa.text("SELECT count(pg_advisory_xact_lock(k)) FROM unnest(CAST(:keys AS bigint[])) AS k"), {"keys": keys}
+        )
+
+    def lock_feed(self, connection: sa.Connection) -> None:
+        """Make event ids commit in their order, so that who reads the feed by its last id misses nothing."""
+        if not self.is_sqlite:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FEED_LOCK})
+
+    def for_update(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Lock the rows read; SQLite needs no such thing."""
+        return statement if self.is_sqlite else statement.with_for_update()
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def make_engine(url: str) -> sa.Engine:
+    """Return an engine with our connection settings. Raises `ConfigurationError` for a URL of another kind."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise ConfigurationError("database.url: not a database URL") from error
+    options: dict[str, Any] = {"hide_parameters": True, "json_serializer": _dumps, "json_deserializer": orjson.loads}
+    if parsed.get_backend_name() == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise ConfigurationError("database.url: SQLite must be a file, sqlite:///path")
+        engine = sa.create_engine(parsed, pool_size=8, max_overflow=56, **options)
+        sa.event.listen(engine, "connect", _connected)
+        sa.event.listen(engine, "begin", _begun)
+        return engine
+    if parsed.get_backend_name() != "postgresql":
+        raise ConfigurationError("database.url: only sqlite:/// and postgresql+psycopg:// are understood")
+    try:
+        return sa.create_engine(
+            parsed.set(drivername="postgresql+psycopg"), pool_size=8, max_overflow=24, pool_pre_ping=True, **options
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("PostgreSQL needs psycopg: pip install 'mini-pacs[postgres]'") from error
+
+
+def _dumps(value: Mapping[str, Any]) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _connected(connection: sqlite3.Connection, _: object) -> None:
+    # Transactions are ours to begin: the driver would begin them late, and DEFERRED (see `_begun`).
+    connection.isolation_level = None
+    for pragma in ("busy_timeout=10000", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begun(connection: sa.Connection) -> None:
+    # Busy_timeout does not help a reader that turns writer while another writes: it fails at once. Begin as a writer.
+    write = connection.get_execution_options().get("pacs_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _as_ours(error: DBAPIError) -> Exception:
+    text = str(error.orig).lower()
+    if ("full" in text and "disk" in text) or _sqlstate(error) in ("53100", "53200"):
+        return OutOfResources("the index has no room left")
+    if _sqlstate(error) in ("42P01", "42703") or "no such table" in text or "no such column" in text:
+        return ConfigurationError("the database is not of this version; run `pacs db upgrade`")
+    if isinstance(error, OperationalError) or error.connection_invalidated:
+        return Unavailable("the index cannot be reached or is busy")
+    return error
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout as error:
+        raise Unavailable("no connection to the index was free in time") from error
+    except DBAPIError as error:
+        ours = _as_ours(error)
+        if ours is error:
+            raise
+        raise ours from error

@@ -1,0 +1,222 @@
+"""The index: what the archive holds and where, in SQLite or PostgreSQL, and the jobs and peers that go with it.
+
+One object for all of it, made by `archive.py`; its parts are modules of this room. Everything that must be true together is
+written in one transaction: the instances of a group, their counters, and the end of the job that made them.
+"""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from pacs.index import complete, feed, overview, schema, search, write
+from pacs.index import jobs as jobs_table
+from pacs.index import tables as t
+from pacs.index.access import Access
+from pacs.index.connections import Connections
+from pacs.index.jobs import Jobs
+from pacs.index.peers import Peers
+from pacs.index.quarantine import QuarantineRows
+from pacs.model.event import Event
+from pacs.model.instance import Arrival, IndexEntry, Location, Stored
+from pacs.model.job import Claim, JobState, NewJob, SettledSeries
+from pacs.model.query import Query
+from pacs.model.summary import SeriesSummary, StudySummary
+from pacs.ports import Clock
+
+
+class Index:
+    """The index of one archive. Safe to use from several threads; several processes may open the same database."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.jobs = Jobs(connections)
+        self.peers = Peers(connections)
+        self.quarantine = QuarantineRows(connections)
+        self.access = Access(connections)
+
+    @classmethod
+    def open(cls, url: str, *, clock: Clock = time.time) -> "Index":
+        """Open the database at a SQLAlchemy URL.
+
+        Raises
+        ------
+        ConfigurationError
+            The URL is not usable, or the database is not at this version's revision (`pacs.index.schema.upgrade`).
+        Unavailable
+            The database cannot be reached.
+        """
+        connections = Connections(url, clock)
+        try:
+            schema.revision_check_engine(connections.engine)
+        except BaseException:
+            connections.close()
+            raise
+        return cls(connections)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._connections.close()
+
+    # --- writing -------------------------------------------------------------------------------------------------------
+
+    def add(self, placed: Sequence[tuple[Arrival, Location]], *, finishing: Claim | None = None) -> list[Stored]:
+        """Write a group in one transaction, all or none; one answer for each, in order.
+
+        An equal instance is answered with the one that is there (`fresh` false). Other content under a known SOP Instance UID
+        is kept as a further version with an event; the first stays current. With `finishing`, that job has succeeded in the
+        same transaction and these series are its output; `NotFound` if its lease was lost, and then nothing is written.
+        """
+        group = [write.Incoming.of_arrival(arrival, location) for arrival, location in placed]
+        now = self._connections.clock()
+
+        def work(connection: sa.Connection) -> list[Stored]:
+            stored = write.add(self._connections, connection, group, now)
+            if finishing is not None:
+                output = {one.key.series_instance_uid for one in group}
+                ended = jobs_table.finish(connection, finishing, JobState.SUCCEEDED, "", output, now)
+                feed.record(self._connections, connection, ended)
+            return stored
+
+        return self._connections.retrying(work)
+
+    def restore(self, entry: IndexEntry, location: Location) -> bool:
+        """Write the rows of a record that was found without them; false if an equal instance is there already."""
+        incoming = write.Incoming.of_entry(entry, location)
+        now = self._connections.clock()
+        (stored,) = self._connections.retrying(lambda c: write.add(self._connections, c, [incoming], now))
+        return stored.fresh
+
+    def high_water(self, container: str) -> int:
+        """Return the end of the last indexed record in a container; 0 if there is none."""
+        statement = (
+            sa.select(t.instance.c.offset + t.instance.c.size_bytes)
+            .where(t.instance.c.container == container)
+            .order_by(t.instance.c.offset.desc())
+            .limit(1)
+        )
+        with self._connections.read() as connection:
+            return connection.execute(statement).scalar() or 0
+
+    def end_association(self, association: str, evidence: str = "association released") -> None:
+        """Note that an association, request or import will bring no more; `evidence` is shown with what completes by it."""
+        complete.end_association(self._connections, association, evidence)
+
+    # --- reading -------------------------------------------------------------------------------------------------------
+
+    def equal(self, sop_instance_uid: str, digest: bytes) -> Stored | None:
+        """Return the stored instance with this UID and content, `fresh` false, without attributes; None if there is none."""
+        statement = (
+            sa.select(*write.STORED_COLUMNS)
+            .select_from(write.INSTANCES)
+            .where(t.instance.c.sop_instance_uid == sop_instance_uid, t.instance.c.digest == digest)
+            .limit(1)
+        )
+        with self._connections.read() as connection:
+            row = connection.execute(statement).first()
+        return None if row is None else write.stored_of(row, fresh=False)
+
+    def search(self, query: Query, *, include_held: bool = False) -> Iterator[dict[str, str]]:
+        """Answer a query, streamed: keyword -> value, several values joined by a backslash.
+
+        An answer holds all attributes of its level and those above that are not empty, always their unique keys, and those
+        computed keys that `return_keys` names (all of its own level if `return_keys` is empty). Close the iterator early by
+        its `close()`. Raises `InvalidQuery`, naming the keyword, for a key that cannot be matched.
+        """
+        return search.search(self._connections, query, include_held=include_held)
+
+    def count(self, query: Query, *, include_held: bool = False) -> int:
+        """Return how many answers a query has without its limit and offset."""
+        return search.count(self._connections, query, include_held=include_held)
+
+    def locate(
+        self,
+        *,
+        patient_ids: Collection[str] = (),
+        study_instance_uids: Collection[str] = (),
+        series_instance_uids: Collection[str] = (),
+        sop_instance_uids: Collection[str] = (),
+        include_held: bool = False,
+    ) -> list[Stored]:
+        """Return the current versions of all instances that are in every given list, attributes filled.
+
+        In the order of studies, then series number, then instance number. No list at all: nothing.
+        """
+        wanted = [
+            self._connections.one_of(column, values)
+            for column, values in (
+                (t.patient.c.patient_id, patient_ids),
+                (t.study.c.study_instance_uid, study_instance_uids),
+                (t.series.c.series_instance_uid, series_instance_uids),
+                (t.instance.c.sop_instance_uid, sop_instance_uids),
+            )
+            if values
+        ]
+        if not wanted:
+            return []
+        tables = (t.patient, t.study, t.series, t.instance)
+        statement = (
+            sa.select(*write.STORED_COLUMNS, *(table.c.attributes.label(f"{table.name}_attributes") for table in tables))
+            .select_from(write.INSTANCES.join(t.patient))
+            .where(*wanted, *search.visible(include_held))
+            .order_by(*search.ORDER)
+        )
+        width = len(write.STORED_COLUMNS)
+        located = []
+        with self._connections.read() as connection:
+            for row in connection.execute(statement):
+                patient, study, series, instance = row[width:]
+                located.append(write.stored_of(row, fresh=False, attributes={**patient, **study, **series, **instance}))
+        return located
+
+    # --- completion ----------------------------------------------------------------------------------------------------
+
+    def settled(self, now: float, *, settle_s: float, quiet_s: float, study_settle_s: float) -> list[SettledSeries]:
+        """Return series and studies at rest whose present generation was not scheduled yet, oldest first.
+
+        A series is at rest `settle_s` after its last instance if every association that brought it has ended, and in any case
+        after `quiet_s`. A study is at rest when all its series are, were scheduled, and `study_settle_s` have passed. Series
+        made here are never among them. The attributes of a series are the study's and its own, those of its middle image, and
+        NumberOfSeriesRelatedInstances; of a study its own, ModalitiesInStudy and both counts.
+        """
+        return complete.settled(self._connections, now, settle_s=settle_s, quiet_s=quiet_s, study_settle_s=study_settle_s)
+
+    def scheduled(self, settled: SettledSeries, jobs: Sequence[NewJob]) -> list[str]:
+        """Mark this generation as scheduled and insert its jobs, in one transaction; the ids of those whose key is new.
+
+        Older ended or queued jobs of the same rule and processor over the same series become superseded. Nothing happens, and
+        the list is empty, where another process scheduled it first.
+        """
+        return complete.scheduled(self._connections, settled, jobs, self._connections.clock())
+
+    def pending(self) -> int:
+        """Return how many series and studies have yet to come to rest and be scheduled."""
+        return complete.pending(self._connections)
+
+    def inputs_digest(self, series_instance_uids: Collection[str]) -> str:
+        """Return a digest, in hexadecimal, of what these series hold now: equal contents, equal digest."""
+        return complete.inputs_digest(self._connections, series_instance_uids)
+
+    # --- for people ----------------------------------------------------------------------------------------------------
+
+    def studies(self, limit: int | None = None, text: str = "", *, offset: int = 0) -> list[StudySummary]:
+        """Return studies, newest first; every word of `text` is in patient name or ID, description, or is a number or UID."""
+        return overview.studies(self._connections, limit, text, offset)
+
+    def series_of(self, study_instance_uid: str) -> list[SeriesSummary]:
+        """Return the series of a study: those that came, then those made here, by number. Raises `NotFound`."""
+        return overview.series_of(self._connections, study_instance_uid)
+
+    def events(self, after: int = 0, limit: int = 100) -> list[Event]:
+        """Return events with an id above `after`, oldest first: what a page or a script follows."""
+        return feed.after(self._connections, after, limit)
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts: patients, studies, series, instances, derived_series, size_bytes, quarantine, and jobs by state."""
+        return overview.summary(self._connections)
+
+    def ping(self) -> None:
+        """Raise `Unavailable` unless the database answers."""
+        with self._connections.read() as connection:
+            connection.execute(sa.select(1))

@@ -1,0 +1,234 @@
+"""The tables, as SQLAlchemy Core sees them; the same on SQLite and PostgreSQL.
+
+Each level of PS3.4 C.6 is one table. `attributes` holds all non-empty attributes of the level as they came; the other columns
+hold the same values made comparable (`pacs.index.attributes`), because queries restrict and order by them. A change here needs
+a migration; a test compares the two. Defaults are set in Python: server defaults differ between databases and drift.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Key = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+"""Text compared code point by code point everywhere: ranges of dates and prefixes must not depend on a server's locale."""
+Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+Json = sa.JSON().with_variant(JSONB(), "postgresql")
+Time: sa.Double[float] = sa.Double()
+"""Seconds since the epoch, UTC."""
+_DUE = sa.text("scheduled_generation < generation")
+
+
+def _key(name: str, **options: bool) -> sa.Column[str]:
+    return sa.Column(name, Key, nullable=False, default="", **options)  # type: ignore[arg-type]  # keywords of Column
+
+
+patient = sa.Table(
+    "patient",
+    metadata,
+    sa.Column("pk", Id, primary_key=True),
+    _key("patient_id"),
+    _key("issuer"),
+    # The Study Instance UID where there is no Patient ID: patients without one are not one patient.
+    _key("orphan"),
+    _key("patient_id_folded"),
+    _key("name_key", index=True),
+    _key("name_key2"),
+    _key("name_key3"),
+    _key("name_words"),
+    _key("birth_date", index=True),
+    _key("sex"),
+    sa.Column("attributes", Json, nullable=False),
+    sa.UniqueConstraint("patient_id", "issuer", "orphan"),
+)
+
+study = sa.Table(
+    "study",
+    metadata,
+    sa.Column("pk", Id, primary_key=True),
+    sa.Column("patient_pk", Id, sa.ForeignKey("patient.pk"), nullable=False, index=True),
+    sa.Column("study_instance_uid", Key, nullable=False, unique=True),
+    _key("study_date"),
+    _key("study_time"),
+    _key("accession_number", index=True),
+    _key("study_id", index=True),
+    _key("description"),
+    _key("description_folded"),
+    _key("referring_key", index=True),
+    _key("referring_key2"),
+    _key("referring_key3"),
+    _key("referring_words"),
+    sa.Column("attributes", Json, nullable=False),
+    sa.Column("generation", sa.BigInteger, nullable=False, default=0),
+    sa.Column("scheduled_generation", sa.BigInteger, nullable=False, default=0),
+    sa.Column("last_arrival", Time, nullable=False, default=0.0),
+    _key("completion"),
+    sa.Index("ix_study_newest", "study_date", "study_time", "study_instance_uid"),
+    sa.Index("ix_study_due", "last_arrival", sqlite_where=_DUE, postgresql_where=_DUE),
+)
+
+series = sa.Table(
+    "series",
+    metadata,
+    sa.Column("pk", Id, primary_key=True),
+    sa.Column("study_pk", Id, sa.ForeignKey("study.pk"), nullable=False),
+    sa.Column("series_instance_uid", Key, nullable=False, index=True),
+    _key("modality", index=True),
+    sa.Column("series_number", sa.BigInteger),
+    _key("series_date"),
+    _key("series_time"),
+    _key("description"),
+    _key("body_part"),
+    sa.Column("attributes", Json, nullable=False),
+    # SOP Class UIDs of its instances, each between backslashes.
+    _key("sop_classes"),
+    sa.Column("derived", sa.Boolean, nullable=False, default=False),
+    # What is current and visible.
+    sa.Column("instances", sa.BigInteger, nullable=False, default=0),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False, default=0),
+    sa.Column("generation", sa.BigInteger, nullable=False, default=0),
+    sa.Column("scheduled_generation", sa.BigInteger, nullable=False, default=0),
+    sa.Column("last_arrival", Time, nullable=False, default=0.0),
+    _key("evidence"),
+    _key("completion"),
+    sa.UniqueConstraint("study_pk", "series_instance_uid"),
+    sa.Index("ix_series_due", "last_arrival", sqlite_where=_DUE, postgresql_where=_DUE),
+)
+
+instance = sa.Table(
+    "instance",
+    metadata,
+    sa.Column("pk", Id, primary_key=True),
+    sa.Column("series_pk", Id, sa.ForeignKey("series.pk"), nullable=False),
+    sa.Column("sop_instance_uid", Key, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("current", sa.Boolean, nullable=False),
+    # visible | held
+    sa.Column("state", Key, nullable=False),
+    sa.Column("sop_class_uid", Key, nullable=False),
+    sa.Column("transfer_syntax_uid", Key, nullable=False),
+    sa.Column("instance_number", sa.BigInteger),
+    sa.Column("number_of_frames", sa.Integer, nullable=False),
+    sa.Column("container", Key, nullable=False),
+    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("study_key_id", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("origin", Key, nullable=False),
+    sa.Column("source", Key, nullable=False),
+    sa.Column("policy", Key, nullable=False),
+    sa.Column("stored_at", Time, nullable=False),
+    sa.Column("attributes", Json, nullable=False),
+    sa.UniqueConstraint("sop_instance_uid", "version"),
+    sa.Index("ix_instance_in_series", "series_pk", "instance_number", "sop_instance_uid"),
+    sa.Index("ix_instance_container_offset", "container", "offset"),
+)
+
+open_arrival = sa.Table(
+    "open_arrival",
+    metadata,
+    sa.Column("association", Key, primary_key=True),
+    sa.Column("series_pk", Id, sa.ForeignKey("series.pk"), primary_key=True, index=True),
+    sa.Column("since", Time, nullable=False),
+)
+
+job = sa.Table(
+    "job",
+    metadata,
+    sa.Column("job_id", Key, primary_key=True),
+    sa.Column("job_key", Key, nullable=False, unique=True),
+    sa.Column("processor", Key, nullable=False),
+    sa.Column("version", Key, nullable=False),
+    sa.Column("parameters", Json, nullable=False),
+    sa.Column("rule", Key, nullable=False),
+    sa.Column("queue", Key, nullable=False),
+    sa.Column("state", Key, nullable=False),
+    _key("reason"),
+    _key("note"),
+    _key("completion"),
+    sa.Column("attempt", sa.Integer, nullable=False, default=0),
+    sa.Column("progress", sa.Double, nullable=False, default=0.0),
+    sa.Column("study_instance_uid", Key, nullable=False, index=True),
+    # Sorted Series Instance UIDs, joined by a backslash: which inputs this is about.
+    sa.Column("inputs", Key, nullable=False),
+    _key("owner"),
+    sa.Column("lease_until", Time),
+    sa.Column("due_at", Time, nullable=False),
+    sa.Column("dispatched_at", Time),
+    sa.Column("created_at", Time, nullable=False),
+    sa.Column("started_at", Time),
+    sa.Column("finished_at", Time),
+    sa.Index("ix_job_state_due_at", "state", "due_at"),
+    sa.Index("ix_job_created_at", "created_at"),
+)
+
+job_output = sa.Table(
+    "job_output",
+    metadata,
+    sa.Column("job_id", Key, sa.ForeignKey("job.job_id"), primary_key=True),
+    sa.Column("series_instance_uid", Key, primary_key=True, index=True),
+)
+
+event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("event_id", Id, primary_key=True),
+    sa.Column("at", Time, nullable=False),
+    sa.Column("kind", Key, nullable=False),
+    _key("study_instance_uid"),
+    _key("series_instance_uid"),
+    _key("sop_instance_uid"),
+    sa.Column("detail", Json, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+peer = sa.Table(
+    "peer",
+    metadata,
+    sa.Column("ae_title", Key, primary_key=True),
+    sa.Column("host", Key, nullable=False),
+    sa.Column("port", sa.Integer, nullable=False),
+    sa.Column("may", Key, nullable=False),
+)
+
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column("quarantine_id", Key, primary_key=True),
+    sa.Column("kind", Key, nullable=False),
+    sa.Column("reason", Key, nullable=False),
+    sa.Column("origin", Key, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("at", Time, nullable=False),
+)
+
+# Of a secret only its SHA-256 is kept: who reads the database cannot sign in.
+link = sa.Table(
+    "link",
+    metadata,
+    sa.Column("secret_digest", sa.LargeBinary, primary_key=True),
+    sa.Column("expires_at", Time, nullable=False),
+)
+
+session = sa.Table(
+    "session",
+    metadata,
+    sa.Column("secret_digest", sa.LargeBinary, primary_key=True),
+    sa.Column("expires_at", Time, nullable=False),
+)
+
+token = sa.Table(
+    "token",
+    metadata,
+    sa.Column("name", Key, primary_key=True),
+    sa.Column("secret_digest", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("created_at", Time, nullable=False),
+    sa.Column("last_used_at", Time),
+)
