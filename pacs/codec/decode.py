@@ -53,11 +53,12 @@ def native_frame(data: Buffer, image: Image) -> Array:
     return values.reshape(image.rows, image.columns, image.samples)
 
 
-def decoded(data: Buffer, image: Image, transfer_syntax_uid: str) -> tuple[Array, Image]:
+def decoded(data: Buffer, image: Image, transfer_syntax_uid: str, *, as_described: bool = False) -> tuple[Array, Image]:
     """Return a compressed frame as it would be allocated natively, and the attributes that describe it then.
 
     Colour comes by pixel. Where the stored colours are an artefact of compression (YBR_RCT, YBR_ICT, and YBR in lossy JPEG)
-    they come as RGB; what was stored without loss stays in its colour space.
+    they come as RGB; what was stored without loss stays in its colour space. With `as_described`, YBR_FULL and YBR_FULL_422
+    come as YBR_FULL even from lossy JPEG.
 
     Raises `NotTranscodable` if there is no decoder, the code stream is damaged, or it contradicts the data set.
     """
@@ -70,7 +71,7 @@ def decoded(data: Buffer, image: Image, transfer_syntax_uid: str) -> tuple[Array
         if transfer_syntax_uid == syntax.RLE:
             return _decode_rle(stream, image), replace(image, planar_configuration=0)
         precision, signed = _check_size(stream, image)
-        array = _decode(stream, image, transfer_syntax_uid)
+        array, coded = _decode(stream, image, transfer_syntax_uid, as_described)
     except NotTranscodable:
         raise
     except Exception as error:
@@ -81,13 +82,14 @@ def decoded(data: Buffer, image: Image, transfer_syntax_uid: str) -> tuple[Array
     expected = (image.rows, image.columns) if image.samples == 1 else (image.rows, image.columns, image.samples)
     if array.shape != expected:
         raise NotTranscodable("a code stream holds an image of another size than its attributes say")
-    lossy_jpeg = transfer_syntax_uid in syntax.LOSSY_JPEG
     colour = image.photometric_interpretation
     if image.samples == 3:
-        if colour in _TRANSFORMED or (lossy_jpeg and colour in _YBR):
-            colour = "RGB"
-        elif colour in _YBR:
-            colour = "YBR_FULL"
+        colour = "RGB" if colour in _TRANSFORMED else "YBR_FULL" if colour in _YBR else colour
+        if colour == "YBR_FULL" and coded == "RGB":
+            if as_described and array.dtype == np.uint8:
+                array = _to_ybr(array)
+            else:
+                colour = "RGB"
     if image.signed and not signed and precision < image.bits_allocated:
         array = _sign_extended(array, precision)
     return _as_allocated(array, image), replace(image, photometric_interpretation=colour, planar_configuration=0)
@@ -106,39 +108,35 @@ def stored_values(array: Array, image: Image) -> Array:
     return result
 
 
-def to_rgb(array: Array, image: Image) -> Array:
-    """Turn YBR_FULL samples of 8 bits into RGB (PS3.3 C.7.6.3.1.2); everything else is returned as it is."""
-    if image.samples != 3 or image.photometric_interpretation not in ("YBR_FULL", "YBR_FULL_422") or array.dtype.itemsize != 1:
-        return array
-    ybr = array.astype(np.float32) - np.array([0, 128, 128], np.float32)
-    matrix = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.float32)
-    rgb: Array = np.clip(np.rint(ybr @ matrix.T), 0, 255).astype(array.dtype)
-    return rgb
+def _to_ybr(rgb: Array) -> Array:
+    """Turn RGB of 8 bits into YBR_FULL (PS3.3 C.7.6.3.1.2)."""
+    matrix = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
+    ybr = rgb.astype(np.float32) @ matrix.T + np.array([0, 128, 128], np.float32)
+    result: Array = np.clip(np.rint(ybr), 0, 255).astype(np.uint8)
+    return result
 
 
-def _decode(stream: bytes, image: Image, transfer_syntax_uid: str) -> Array:
+def _decode(stream: bytes, image: Image, transfer_syntax_uid: str, as_described: bool) -> tuple[Array, str]:
+    """Return the samples, and the colour space a JPEG came out in ("" for the other families, which keep theirs)."""
     array: Array
     if transfer_syntax_uid == syntax.HTJ2K:
         # Where this syntax is lossy, imagecodecs 2026.3.6 lets samples wrap (255 becomes 0); OpenJPEG clips them.
-        array = openjpeg.decode(stream)
-        return array
+        return openjpeg.decode(stream), ""
     if transfer_syntax_uid in syntax.HTJ2K_FAMILY:
         array = imagecodecs.htj2k_decode(stream)
         # Components that were coded without a transform come one after another.
-        return array.transpose(1, 2, 0) if _is_planar(array, image) else array
+        return array.transpose(1, 2, 0) if _is_planar(array, image) else array, ""
     if transfer_syntax_uid in syntax.JPEG_2000_FAMILY:
         array = imagecodecs.jpeg2k_decode(stream)
-        return array.transpose(1, 2, 0) if _is_planar(array, image) else array
+        return array.transpose(1, 2, 0) if _is_planar(array, image) else array, ""
     if transfer_syntax_uid in syntax.JPEG_LS_FAMILY:
         array = imagecodecs.jpegls_decode(stream)
-        return array.transpose(1, 2, 0) if _is_planar(array, image) else array
+        return array.transpose(1, 2, 0) if _is_planar(array, image) else array, ""
     if image.samples == 1:
-        array = imagecodecs.jpeg8_decode(stream)
-        return array
+        return imagecodecs.jpeg8_decode(stream), ""
     coded = "YCBCR" if _is_ycbcr(stream, image) else "RGB"
-    wanted = "RGB" if transfer_syntax_uid in syntax.LOSSY_JPEG else coded
-    array = imagecodecs.jpeg8_decode(stream, colorspace=coded, outcolorspace=wanted)
-    return array
+    wanted = "RGB" if transfer_syntax_uid in syntax.LOSSY_JPEG and not as_described else coded
+    return imagecodecs.jpeg8_decode(stream, colorspace=coded, outcolorspace=wanted), wanted
 
 
 def _is_planar(array: Array, image: Image) -> bool:

@@ -197,8 +197,9 @@ class Codec:
     def pixels(self, header: Buffer, data: Buffer, transfer_syntax_uid: str) -> decode.Array:
         """Return the stored values of one frame, shape (rows, columns) or (rows, columns, 3).
 
-        Values are taken out of Bits Stored and sign-extended. Colour comes as RGB by pixel, whatever colour space and Planar
-        Configuration it is stored in; PALETTE COLOR comes as indices.
+        Values are taken out of Bits Stored and sign-extended. Colour comes by pixel, whatever Planar Configuration says, in the
+        colour space that the header names: RGB (also for YBR_RCT and YBR_ICT, which are forms of compression only), or
+        YBR_FULL (also for YBR_FULL_422). PALETTE COLOR comes as indices.
 
         Raises `NotTranscodable` if the frame cannot be decoded.
         """
@@ -207,8 +208,8 @@ class Codec:
             if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN:
                 array = decode.native_frame(data, image)
             else:
-                array, image = decode.decoded(data, image, transfer_syntax_uid)
-            return decode.to_rgb(decode.stored_values(array, image), image)
+                array, image = decode.decoded(data, image, transfer_syntax_uid, as_described=True)
+            return decode.stored_values(array, image)
 
     @staticmethod
     def reachable(transfer_syntax_uid: str) -> tuple[str, ...]:
