@@ -1,0 +1,50 @@
+"""The workshop: what processors are made of, when they run, and how their results become DICOM objects.
+
+A plug-in imports this package and nothing else of the archive; see docs/processors.md.
+"""
+
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from pacs.processing.api import Choice, NotApplicable, Parameter, ParameterError, Range, Run, Spec, Transient, processor
+from pacs.processing.outputs import (
+    Finding,
+    Images,
+    Measurements,
+    Output,
+    Overlay,
+    Report,
+    Segment,
+    Segmentation,
+    Value,
+    private_code,
+)
+from pacs.processing.series import Geometry, Series, Study, rescale
+
+__all__ = [
+    "Choice",
+    "Code",
+    "Finding",
+    "Geometry",
+    "Images",
+    "Measurements",
+    "NotApplicable",
+    "Output",
+    "Overlay",
+    "Parameter",
+    "ParameterError",
+    "Range",
+    "Report",
+    "Run",
+    "Segment",
+    "Segmentation",
+    "Series",
+    "Spec",
+    "Study",
+    "Transient",
+    "Value",
+    "codes",
+    "private_code",
+    "processor",
+    "rescale",
+]

@@ -1,0 +1,159 @@
+"""What a processor may yield. Plain values: how they become DICOM objects is the business of `derive.py` alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from pacs.processing.series import Geometry, Series
+
+PRIVATE_SCHEME = "99MINIPACS"
+"""Coding scheme of concepts for which the standard has no code (PS3.16 8.2: private schemes begin with 99)."""
+
+RESAMPLING = Code("113085", "DCM", "Spatial resampling")
+"""PS3.16 CID 7203."""
+
+
+def private_code(value: str, meaning: str) -> Code:
+    """A concept of our own scheme."""
+    return Code(value, PRIVATE_SCHEME, meaning)
+
+
+@dataclass(eq=False)
+class Images:
+    """A derived series in the IOD of its source (CT, MR, PT, CR, DX, MG).
+
+    Parameters
+    ----------
+    pixels : iterable of ndarray of int, each (rows, columns)
+        Stored values, one array per image; a generator keeps memory small. int16, uint16 or uint8.
+    like : sequence of Dataset
+        For each image the source whose header it takes over. With `geometry`, only what is not geometry.
+    sources : sequence of sequence of Dataset, optional
+        For each image the images it was made from; `like` where absent.
+    geometry : Geometry, optional
+        The grid, where it is another one than that of `like`.
+    slope, intercept : float, optional
+        Rescale Slope and Intercept of the stored values, where they differ from those of `like`.
+    rescale_type : str, optional
+        Rescale Type; "US" where the values no longer are what the source's were.
+    units : str, optional
+        Units (0054,1001), PT only.
+    window : (float, float), optional
+        Window Center and Width in modality units.
+    bits_stored : int, optional
+        Bits Stored; else 8 or 16 as the array has.
+    for_presentation : bool
+        The result of a FOR PROCESSING source is now for presentation (DX and MG have a SOP Class of their own for that).
+    image_type : str
+        Further value of Image Type, e.g. "RESAMPLED".
+    attributes : mapping
+        Further attributes by keyword, for what the pixels' new meaning demands.
+    """
+
+    pixels: Iterable[NDArray[Any]]
+    like: Sequence[Dataset]
+    description: str
+    derivation: Code = RESAMPLING
+    sources: Sequence[Sequence[Dataset]] | None = None
+    geometry: Geometry | None = None
+    slope: float | None = None
+    intercept: float | None = None
+    rescale_type: str | None = None
+    units: str | None = None
+    window: tuple[float, float] | None = None
+    bits_stored: int | None = None
+    for_presentation: bool = False
+    image_type: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one label of a segmentation means. Codes: PS3.16 CID 7150 (category) and CID 7151 (type)."""
+
+    label: str
+    type: Code
+    category: Code = field(default_factory=lambda: Code("123037004", "SCT", "Anatomical Structure"))
+    color_rgb: tuple[int, int, int] = (220, 180, 60)
+
+
+@dataclass(eq=False)
+class Segmentation:
+    """Labels on the grid of a series, one SEG object (BINARY).
+
+    `labels` is an array (frames, rows, columns) of uint8 in the order of `series.datasets`, or a SimpleITK image on that grid.
+    """
+
+    series: Series
+    labels: Any
+    segments: Mapping[int, Segment]
+    description: str
+
+    def array(self) -> NDArray[np.uint8]:
+        """The labels as an array."""
+        if isinstance(self.labels, np.ndarray):
+            return np.ascontiguousarray(self.labels, np.uint8)
+        import SimpleITK as sitk
+
+        return np.ascontiguousarray(sitk.GetArrayViewFromImage(self.labels), np.uint8)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measured number: what, how much, in which unit (UCUM), and how it was reduced from many (mean …)."""
+
+    name: Code
+    value: float
+    unit: Code
+    derivation: Code | None = None
+
+
+@dataclass(eq=False)
+class Measurements:
+    """Numbers per segment of a `Segmentation` that was yielded before, as an SR (TID 1500, PS3.16)."""
+
+    of: Segmentation
+    values: Mapping[int, Sequence[Value]]
+    description: str
+    comments: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A coded answer to a coded question, how sure (0 to 1), and why; `answer` None where nothing can be said."""
+
+    question: Code
+    answer: Code | None
+    certainty: float
+    reason: str
+
+
+@dataclass(eq=False)
+class Report:
+    """Findings about a series as an SR (TID 1500 with qualitative evaluations)."""
+
+    series: Series
+    findings: Sequence[Finding]
+    description: str
+
+
+@dataclass(eq=False)
+class Overlay:
+    """RGB pictures for people, as Secondary Capture images, in place where `geometry` is given.
+
+    `pixels` are arrays of uint8, (rows, columns, 3), one per picture; `sources` the images each was made from.
+    """
+
+    pixels: Iterable[NDArray[np.uint8]]
+    sources: Sequence[Sequence[Dataset]]
+    description: str
+    geometry: Geometry | None = None
+    derivation: Code = RESAMPLING
+
+
+Output = Images | Segmentation | Measurements | Report | Overlay
