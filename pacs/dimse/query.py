@@ -1,5 +1,9 @@
 """C-FIND as SCP: one Pending response a match, streamed from the index as it is read (PS3.4 C.4.1, PS3.7 9.1.2)."""
 
+from collections.abc import Generator
+from contextlib import closing
+from typing import cast
+
 from pacs.archive import Archive
 from pacs.dimse import contexts, identifier, messages, status
 from pacs.dimse.lane import AssociationLost, LaneAssociation
@@ -19,13 +23,15 @@ def find(archive: Archive, association: LaneAssociation, message: Message, *, al
         command = _response(message, sop_class_uid, pending, data_set=True)
         ae_title = archive.settings.dicom.ae_title
         code, comment = status.SUCCESS, ""
-        for found in archive.index.search(asked.query):
-            if message.message_id in association.dimse.cancelled:
-                code = status.CANCEL
-                break
-            body = identifier.answer(asked, found, ae_title, explicit=explicit)
-            association.dimse.send(message.context_id, command, [body])
-            count += 1
+        answers = cast("Generator[dict[str, str]]", archive.index.search(asked.query))
+        with closing(answers):
+            for found in answers:
+                if message.message_id in association.dimse.cancelled:
+                    code = status.CANCEL
+                    break
+                body = identifier.answer(asked, found, ae_title, explicit=explicit)
+                association.dimse.send(message.context_id, command, [body])
+                count += 1
     except ArchiveError as error:
         code, comment = status.status(error, status.C_FIND), status.comment(error)
         log.info("query_refused", status=f"{code:04X}", error=type(error).__name__)

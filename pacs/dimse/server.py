@@ -55,7 +55,7 @@ def serve(archive: Archive, *, ready: Callable[[], None] | None = None, stop: th
 def listen(archive: Archive) -> "DicomServer":
     """Bind the port and return the server; its `serve_forever` accepts associations."""
     dicom = archive.settings.dicom
-    ae = AE(ae_title=dicom.ae_title)
+    ae = _Entity(ae_title=dicom.ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.maximum_associations = dicom.maximum_associations
@@ -101,7 +101,7 @@ class DicomServer(AssociationServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Refuse connections that are far beyond the limit of associations; those just beyond it get a proper answer."""
-        return len(self.active_associations) < 2 * self.ae.maximum_associations + 8
+        return len(self.active_associations) < 4 * self.ae.maximum_associations + 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what went wrong with one connection; the others go on."""
@@ -136,6 +136,14 @@ def is_loopback(settings: Settings) -> bool:
         return ipaddress.ip_address(settings.dicom.host).is_loopback
     except ValueError:
         return settings.dicom.host == "localhost"
+
+
+class _Entity(AE):
+    """Counts an association from its request on: connections that say nothing take no place from those that do."""
+
+    @property
+    def active_associations(self) -> list[LaneAssociation]:
+        return [one for one in super().active_associations if one.requestor.primitive is not None]
 
 
 class _Handler(RequestHandler):

@@ -1,0 +1,28 @@
+"""Fixtures: a real archive behind a real DIMSE door."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import making
+import pytest
+from dimse.door import Door, opened
+
+
+@pytest.fixture
+def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
+    """A function that opens a door with settings of its own: ``open_door(dicom__maximum_associations=2)``."""
+    with ExitStack() as stack:
+
+        def open_one(**overrides: Any) -> Door:
+            archive = stack.enter_context(making.archive(tmp_path, **{"dicom__port": 0, **overrides}))
+            return stack.enter_context(opened(archive))
+
+        yield open_one
+
+
+@pytest.fixture
+def door(open_door: Callable[..., Door]) -> Door:
+    """A door with the default settings."""
+    return open_door()
