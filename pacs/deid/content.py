@@ -1,0 +1,88 @@
+"""Content items of structured reports and of what is built like them (PS3.15 E.3.4, Table E.3.4-1).
+
+The table speaks by concept name and value type. Items it does not name are treated by value type: text and names lose their
+content, dates move, references follow the new UIDs; numbers, codes and coordinates stay.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pacs.deid.policy import Action, Policy, Rule, content_actions
+from pacs.dicom.elements import find, items
+from pacs.model.instance import Element
+
+VALUE_TYPE = 0x0040A040
+CONCEPT_NAME = 0x0040A043
+_CODE_VALUE, _SCHEME, _MEANING = 0x00080100, 0x00080102, 0x00080104
+_DATE_TIME, _DATE, _TIME, _PERSON, _UID, _TEXT = 0x0040A120, 0x0040A121, 0x0040A122, 0x0040A123, 0x0040A124, 0x0040A160
+_VALUES = (_DATE_TIME, _DATE, _TIME, _PERSON, _UID, _TEXT)
+
+_PUBLIC_SCHEMES = frozenset(
+    "DCM SCT SRT SNM3 SNMRT UCUM LN NCIt FMA RADLEX UMLS MDC BI UBERON RADELEMENT IBSI ITIS_TSN MSH NEU NICIP RFC5646 ISO3166_1".split()
+)
+"""Coding schemes of PS3.16 section 8 whose meanings are published: one is scrubbed, not cleaned word by word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """How to treat one content item: not at all, or with these rules in place of the general ones."""
+
+    removed: bool = False
+    overrides: dict[int, Rule] = field(default_factory=dict)
+
+
+def item_rules(item: Sequence[Element], policy: Policy, referenced: bool) -> Item:
+    """Return how to treat a content item.
+
+    Parameters
+    ----------
+    referenced : bool
+        Some item of the document is referred to by its place (PS3.3 C.17.3.2.5): then nothing may be taken out, only blanked.
+    """
+    value_type = _word(item, VALUE_TYPE)
+    code, scheme = concept(item)
+    row = content_actions().get((code, scheme, value_type))
+    options = frozenset(policy.options)
+    chosen = [action for option, action in row.options.items() if option in options] if row is not None else []
+    dated = "retain_long_modified_dates" in options
+    if value_type in ("IMAGE", "COMPOSITE", "WAVEFORM", "UIDREF"):
+        return Item()
+    if row is not None and not chosen and row.basic == "X" and not referenced:
+        return Item(removed=True)
+    if value_type in ("NUM", "CODE", "CONTAINER", "SCOORD", "SCOORD3D", "TCOORD", "TABLE"):
+        blank = row is not None and not chosen and row.basic == "X"
+        return Item(overrides={0x0040A168: Rule(Action.RECURSE_DUMMY), 0x0040A300: Rule(Action.EMPTY)} if blank else {})
+    if row is None:
+        text = Action.CLEAN if "clean_descriptors" in options else Action.DUMMY
+        date = Action.SHIFT if dated else Action.DUMMY
+    else:
+        text = Action.CLEAN if "C" in chosen and value_type == "TEXT" else Action.DUMMY
+        date = Action.SHIFT if "C" in chosen and dated else Action.DUMMY
+    rules = dict.fromkeys(_VALUES, Rule(Action.DUMMY))
+    rules[_TEXT] = Rule(text, Action.DUMMY)
+    rules[_UID] = Rule(Action.UID)
+    for tag in (_DATE_TIME, _DATE, _TIME):
+        rules[tag] = Rule(date, Action.DUMMY)
+    return Item(overrides=rules)
+
+
+def concept(item: Sequence[Element]) -> tuple[str, str]:
+    """Return (code, scheme) of the item's concept name, or ("", "")."""
+    names = find(item, CONCEPT_NAME)
+    coded = items(names.value) if names is not None and names.vr == "SQ" else []
+    return (_word(coded[0], _CODE_VALUE), _word(coded[0], _SCHEME)) if coded else ("", "")
+
+
+def meaning_rule(item: Sequence[Element]) -> Rule | None:
+    """Return the rule for Code Meaning in a coded entry, or None where the item is none.
+
+    A name can stand there, and did. Meanings of published schemes are scrubbed; of private ones only known words stay.
+    """
+    if find(item, _MEANING) is None:
+        return None
+    return Rule(Action.SCRUB if _word(item, _SCHEME) in _PUBLIC_SCHEMES else Action.CLEAN, Action.DUMMY)
+
+
+def _word(item: Sequence[Element], tag: int) -> str:
+    one = find(item, tag)
+    return bytes(one.value).decode("latin-1").strip("\0 ") if one is not None else ""

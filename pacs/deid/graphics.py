@@ -1,0 +1,83 @@
+"""Pixel Data's edges: overlay planes hidden in unused bits, and bytes behind the last pixel (PS3.15 E.3.2, PS3.3 C.9.2).
+
+Overlay and curve groups themselves are dropped by rule. Burned-in text is not looked for here: what may bear it is refused.
+"""
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from pacs.dicom.elements import PIXEL_DATA, element, find
+from pacs.model.errors import Quarantined
+from pacs.model.instance import Element
+
+_LARGEST_OVERLAY_GROUP = 0x60FF
+
+
+def embedded_planes(elements: Sequence[Element]) -> list[int]:
+    """Return the bit positions of overlay planes that lie in unused bits of Pixel Data."""
+    planes = []
+    for one in elements:
+        group = one.tag >> 16
+        if 0x6000 <= group <= _LARGEST_OVERLAY_GROUP and one.tag & 0xFFFF == 0x0102 and len(one.value) == 2:
+            position = struct.unpack("<H", one.value)[0]
+            if position and find(elements, group << 16 | 0x3000) is None:
+                planes.append(position)
+    return planes
+
+
+def tidy(pixel_data: Element, elements: Sequence[Element], planes: Sequence[int]) -> Element:
+    """Return native Pixel Data with embedded overlay planes cleared and without anything behind the last pixel.
+
+    Raises `Quarantined` where planes lie in pixels that are compressed or overlap the image's own bits.
+    """
+    if pixel_data.undefined_length:
+        if planes:
+            raise Quarantined("an overlay plane lies in unused bits of compressed pixels")
+        return pixel_data
+    value = pixel_data.value
+    expected = expected_bytes(elements)
+    if expected is not None and len(value) > expected + (expected & 1):
+        value = value[: expected + (expected & 1)]
+    if planes:
+        value = _cleared(bytes(value), elements, planes)
+    return pixel_data if value is pixel_data.value else element(pixel_data.tag, pixel_data.vr, bytes(value))
+
+
+def expected_bytes(elements: Sequence[Element]) -> int | None:
+    """Return how long native Pixel Data has to be, or None where the header does not say (PS3.3 C.7.6.3)."""
+    rows, columns = _number(elements, 0x00280010), _number(elements, 0x00280011)
+    samples, allocated = _number(elements, 0x00280002) or 1, _number(elements, 0x00280100)
+    photometric = find(elements, 0x00280004)
+    if (
+        not rows
+        or not columns
+        or not allocated
+        or photometric is None
+        or b"422" in bytes(photometric.value)
+        or b"420" in bytes(photometric.value)
+    ):
+        return None
+    frames = find(elements, 0x00280008)
+    try:
+        number = int(bytes(frames.value)) if frames is not None and bytes(frames.value).strip() else 1
+    except ValueError:
+        return None
+    return (rows * columns * samples * allocated * max(number, 1) + 7) // 8
+
+
+def _cleared(value: bytes, elements: Sequence[Element], planes: Sequence[int]) -> bytes:
+    allocated, high = _number(elements, 0x00280100), _number(elements, 0x00280102)
+    if allocated != 16 or any(plane <= (high or 0) or plane > 15 for plane in planes) or len(value) & 1:
+        raise Quarantined("an overlay plane overlaps the image's own bits")
+    mask = 0xFFFF
+    for plane in planes:
+        mask &= ~(1 << plane)
+    words = np.frombuffer(value, "<u2") & np.uint16(mask)
+    return words.astype("<u2", copy=False).tobytes()
+
+
+def _number(elements: Sequence[Element], tag: int) -> int | None:
+    one = find(elements, tag)
+    return struct.unpack("<H", one.value)[0] if one is not None and len(one.value) == 2 else None
