@@ -103,6 +103,18 @@ class Index:
         """Note that an association, request or import will bring no more; `evidence` is shown with what completes by it."""
         complete.end_association(self._connections, association, evidence)
 
+    def hold(self, sop_instance_uids: Collection[str]) -> int:
+        """Hide instances that must be cleaned first; they stay durable. Returns how many became hidden."""
+        return self._connections.retrying(
+            lambda c: write.change_state(self._connections, c, sop_instance_uids, "held", self._connections.clock())
+        )
+
+    def release(self, sop_instance_uids: Collection[str]) -> int:
+        """Show instances that were held, as if they had just arrived. Returns how many became visible."""
+        return self._connections.retrying(
+            lambda c: write.change_state(self._connections, c, sop_instance_uids, "visible", self._connections.clock())
+        )
+
     # --- reading -------------------------------------------------------------------------------------------------------
 
     def equal(self, sop_instance_uid: str, digest: bytes) -> Stored | None:

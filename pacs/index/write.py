@@ -5,7 +5,7 @@ derived object with fewer attributes blanks nothing. An equal instance is not wr
 Instance UID is kept as a further version, while the first stays current.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -409,7 +409,7 @@ _count_series = (
     .values(
         instances=t.series.c.instances + sa.bindparam("more_instances"),
         size_bytes=t.series.c.size_bytes + sa.bindparam("more_bytes"),
-        generation=t.series.c.generation + sa.bindparam("more_instances"),
+        generation=t.series.c.generation + sa.bindparam("more_news"),
         last_arrival=sa.bindparam("now"),
         evidence="",
     )
@@ -417,7 +417,7 @@ _count_series = (
 _count_study = (
     sa.update(t.study)
     .where(t.study.c.pk == sa.bindparam("of_pk"))
-    .values(generation=t.study.c.generation + sa.bindparam("more_instances"), last_arrival=sa.bindparam("now"))
+    .values(generation=t.study.c.generation + sa.bindparam("more_news"), last_arrival=sa.bindparam("now"))
 )
 
 
@@ -435,13 +435,14 @@ def _count(
         if version > 1:
             continue
         pk = series[one.series_key]
-        row = of_series.setdefault(pk, {"of_pk": pk, "more_instances": 0, "more_bytes": 0, "now": now})
+        row = of_series.setdefault(pk, {"of_pk": pk, "more_instances": 0, "more_bytes": 0, "more_news": 0, "now": now})
         row["more_instances"] += 1
+        row["more_news"] += 1
         row["more_bytes"] += one.location.size_bytes
         # What is made here is not news about its study: rules must not fire on their own results.
         if not one.derived:
             pk = studies[one.key.study_instance_uid]
-            of_study.setdefault(pk, {"of_pk": pk, "more_instances": 0, "now": now})["more_instances"] += 1
+            of_study.setdefault(pk, {"of_pk": pk, "more_news": 0, "now": now})["more_news"] += 1
     for statement, rows in ((_count_study, of_study), (_count_series, of_series)):
         if rows:
             connection.execute(statement, [rows[pk] for pk in sorted(rows)])
@@ -463,3 +464,36 @@ def _open_arrivals(
     connection.execute(
         insert.on_conflict_do_update(index_elements=["association", "series_pk"], set_={"since": insert.excluded.since}), rows
     )
+
+
+def change_state(
+    connections: Connections, connection: sa.Connection, sop_instance_uids: Collection[str], state: str, now: float
+) -> int:
+    """Make current instances "held" or "visible", and count them out or in; returns how many were not so before."""
+    if not sop_instance_uids:
+        return 0
+    changing = (
+        sa.select(t.instance.c.pk, t.instance.c.series_pk, t.instance.c.size_bytes, t.series.c.study_pk, t.series.c.derived)
+        .select_from(INSTANCES)
+        .where(
+            connections.one_of(t.instance.c.sop_instance_uid, sop_instance_uids),
+            t.instance.c.current,
+            t.instance.c.state != state,
+        )
+    )
+    connections.lock_studies(connection, connection.scalars(changing.with_only_columns(t.study.c.study_instance_uid)).all())
+    rows = connection.execute(changing).all()
+    for row in rows:
+        sign = 1 if state == "visible" else -1
+        counts = {
+            "of_pk": row.series_pk,
+            "more_instances": sign,
+            "more_bytes": sign * row.size_bytes,
+            "more_news": 1,
+            "now": now,
+        }
+        connection.execute(sa.update(t.instance).where(t.instance.c.pk == row.pk).values(state=state))
+        connection.execute(_count_series, counts)
+        if not row.derived:
+            connection.execute(_count_study, {"of_pk": row.study_pk, "more_news": 1, "now": now})
+    return len(rows)
