@@ -1,122 +1,122 @@
-"""A whole `pacs serve` in a subprocess, on free ports, in a home of its own; and the processes it consists of."""
+"""A web server that really runs, in front of a real archive; for tests that speak HTTP."""
 
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
-import psutil
+import httpx
+import making
+import numpy as np
+from pydicom.dataset import Dataset
+
+from pacs.archive import Archive
+from pacs.settings import Settings
+from pacs.sweep import prepare
+from pacs.web import multipart
+from pacs.web.server import serve
+
+OTHER_STUDY = "1.2.826.0.1.3680043.8.498.2002"
+COLOUR_SERIES = f"{making.STUDY_UID}.7"
+CINE_SERIES = f"{making.STUDY_UID}.8"
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on just now."""
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-class Server:
-    """One `pacs serve`; `pacs(…)` runs a command against the same home."""
-
-    def __init__(self, home: Path, **environment: str) -> None:
-        self.home = home
-        self.dicom_port = free_port()
-        self.web_port = free_port()
-        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("PACS_")} | {
-            "PACS_HOME": str(home),
-            "PACS_DICOM_PORT": str(self.dicom_port),
-            "PACS_WEB_PORT": str(self.web_port),
-            "PACS_PROCESSING_SETTLE_S": "1",
-            "PACS_PROCESSING_STUDY_SETTLE_S": "1",
-            "PACS_PROCESSING_QUIET_S": "4",
-            "PACS_PROCESSING_LEASE_S": "5",
-            **environment,
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-        self.output = home.parent / f"{home.name}.out"
-
-    def start(self, *, wait_s: float = 90) -> "Server":
-        """Start it and wait until `pacs health` says that all is ready."""
-        with self.output.open("ab") as sink:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pacs", "serve"], env=self.environment, stdout=sink, stderr=sink
-            )
-        ready = self.pacs("health", "--wait", str(wait_s), check=False)
-        if ready.returncode:
-            said = self.output.read_text(errors="replace")
-            self.kill()
-            raise AssertionError(f"not ready: {ready.stdout} {ready.stderr} {said}")
-        return self
-
-    def pacs(self, *words: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run a `pacs` command against this home."""
-        done = subprocess.run(
-            [sys.executable, "-m", "pacs", *words], env=self.environment, capture_output=True, text=True, timeout=timeout
-        )
-        assert not check or done.returncode == 0, f"pacs {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    def rows(self, *words: str, check: bool = True, timeout: float = 300) -> list[dict[str, Any]]:
-        """Run a `pacs` command with --json and return its objects."""
-        done = self.pacs(*words, "--json", check=check, timeout=timeout)
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    def processes(self) -> list[psutil.Process]:
-        """Return the supervisor and everything it has started."""
-        assert self.process is not None
-        try:
-            top = psutil.Process(self.process.pid)
-            return [top, *top.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
-
-    def kill(self, *, only_supervisor: bool = False) -> None:
-        """kill -9: of the supervisor alone, or of every process, at once."""
-        assert self.process is not None
-        for one in self.processes()[: 1 if only_supervisor else None]:
-            try:
-                one.kill()
-            except psutil.NoSuchProcess:
-                continue
-        self.process.wait(10)
-
-    def stop(self, *, timeout_s: float = 60) -> int:
-        """SIGTERM, and wait for the end; return the exit code."""
-        assert self.process is not None
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout_s)
+def stow_body(files: list[bytes]) -> tuple[bytes, str]:
+    """Return a STOW-RS body and its Content-Type."""
+    boundary = multipart.new_boundary()
+    body = b"".join(multipart.part_head(boundary, "application/dicom") + file for file in files) + multipart.closing(boundary)
+    return body, f'multipart/related; type="application/dicom"; boundary="{boundary}"'
 
 
-@contextmanager
-def running(home: Path, **environment: str) -> Iterator[Server]:
-    """Serve `home` for a `with` block; nothing is left afterwards."""
-    server = Server(home, **environment)
+def colour_image() -> Dataset:
+    """Return an RGB image: a red, a green and a blue third."""
+    frame = np.zeros((48, 60, 3), np.uint8)
+    for third in range(3):
+        frame[:, third * 20 : (third + 1) * 20, third] = 200
+    ds = making.dataset(series_uid=COLOUR_SERIES, frame=np.zeros((48, 60), "<i2"), Modality="OT", SeriesNumber=7)
+    ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7.4"
+    ds.SeriesDescription = "colour"
+    ds.BurnedInAnnotation, ds.ImageType = "NO", ["ORIGINAL", "PRIMARY"]
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
+    ds.BitsAllocated = ds.BitsStored = 8
+    ds.HighBit, ds.PixelRepresentation = 7, 0
+    ds.NumberOfFrames = 1
+    for keyword in ("RescaleIntercept", "RescaleSlope", "RescaleType"):
+        delattr(ds, keyword)
+    ds.add_new(0x7FE00010, "OB", frame.tobytes())
+    return ds
+
+
+def cine(frames: int = 4) -> Dataset:
+    """Return a multi-frame image in which frame n is n * 40 all over."""
+    values = np.stack([np.full((32, 40), (n + 1) * 40, np.uint8) for n in range(frames)])
+    ds = making.dataset(series_uid=CINE_SERIES, frame=np.zeros((32, 40), "<i2"), Modality="OT", SeriesNumber=8)
+    ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7.2"
+    ds.SeriesDescription = "cine"
+    ds.BurnedInAnnotation, ds.ImageType = "NO", ["ORIGINAL", "PRIMARY"]
+    ds.BitsAllocated = ds.BitsStored = 8
+    ds.HighBit, ds.PixelRepresentation = 7, 0
+    ds.NumberOfFrames = frames
+    ds.WindowCenter, ds.WindowWidth = "128", "256"
+    ds.add_new(0x7FE00010, "OB", values.tobytes())
+    return ds
+
+
+@dataclass
+class Served:
+    """A server that runs, and a way to talk to it."""
+
+    settings: Settings
+    client: httpx.Client = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.settings.web.port}"
+
+    @property
+    def dicomweb(self) -> str:
+        """Its DICOMweb service."""
+        return f"{self.url}/dicom-web"
+
+    def stow(self, *sets: Dataset, path: str = "/studies") -> httpx.Response:
+        """Store data sets."""
+        body, content_type = stow_body([making.part10(ds) for ds in sets])
+        return self.client.post(f"/dicom-web{path}", content=body, headers={"Content-Type": content_type})
+
+    def link(self) -> str:
+        """Return the address of a fresh one-time link, as the command line makes it."""
+        with Archive.opened(self.settings, writer="cli") as archive:
+            return f"{self.url}/sign-in/{archive.index.access.new_link(60)}"
+
+
+def run(settings: Settings) -> Iterator[Served]:
+    """Run a server in a thread until the generator is closed."""
+    prepare(settings)
+    stop = threading.Event()
+    thread = threading.Thread(target=serve, args=(settings, stop))
+    thread.start()
+    client = httpx.Client(base_url=f"http://127.0.0.1:{settings.web.port}", timeout=30)
     try:
-        yield server.start()
-    finally:
-        if server.process is not None:
-            left = server.processes()
+        deadline = time.monotonic() + 20
+        while True:
             try:
-                server.stop()
-            except subprocess.TimeoutExpired:
-                server.kill()
-            gone_by(left, 5)
-
-
-def gone_by(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Wait at most so long for all to end; return those still there (zombies do not count)."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        left = [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-        if not left:
-            return []
-        time.sleep(0.1)
-    return left
+                client.get("/livez")
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < deadline and thread.is_alive(), "the server did not start"
+                time.sleep(0.05)
+        yield Served(settings, client)
+    finally:
+        client.close()
+        stop.set()
+        thread.join(15)
+    assert not thread.is_alive(), "the server did not stop"

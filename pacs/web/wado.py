@@ -18,7 +18,6 @@ from starlette.responses import Response
 
 from pacs import retrieve as way_out
 from pacs.archive import Archive
-from pacs.codec.transcode import reachable
 from pacs.dicom import dicomjson, elements
 from pacs.model.errors import InvalidQuery, NotFound, NotTranscodable
 from pacs.model.instance import Buffer, Stored
@@ -49,7 +48,7 @@ async def retrieve(request: Request) -> Response:
     named = any(one.transfer_syntax for one in ranges)
     chosen: list[tuple[Stored, str]] = []
     for stored in found:
-        syntax = choose(stored.transfer_syntax_uid, wanted, reachable(stored.transfer_syntax_uid))
+        syntax = choose(stored.transfer_syntax_uid, wanted, at.archive.codec.reachable(stored.transfer_syntax_uid))
         if syntax is None and not named:
             # Table 8.7.3-2: video has no uncompressed form; who names no transfer syntax gets it as it is.
             syntax = stored.transfer_syntax_uid
@@ -105,7 +104,7 @@ async def frames(request: Request) -> Response:
     if not has_pixels(stored):
         raise NotFound("this instance has no frames")
     numbers = frame_numbers(request.path_params["frames"], stored.number_of_frames)
-    content_type, syntax = _frame_form(ranges, stored, reachable(stored.transfer_syntax_uid))
+    content_type, syntax = _frame_form(ranges, stored, at.archive.codec.reachable(stored.transfer_syntax_uid))
     etag = etag_of(found, "frames", request.path_params["frames"], syntax, content_type, weak=True)
     known = not_modified(request, etag)
     if known:
@@ -148,7 +147,7 @@ async def bulkdata(request: Request) -> Response:
 
 async def _pixel_data(request: Request, at: Door, ranges: Sequence[MediaRange], stored: Stored) -> Response:
     """Pixel Data as bulk data: every frame a part, or all of them one uncompressed run of bytes."""
-    content_type, syntax = _frame_form(ranges, stored, reachable(stored.transfer_syntax_uid))
+    content_type, syntax = _frame_form(ranges, stored, at.archive.codec.reachable(stored.transfer_syntax_uid))
     headers = {
         "ETag": etag_of([stored], "pixels", syntax, weak=True),
         "Cache-Control": "private, max-age=86400, immutable",
