@@ -103,5 +103,5 @@ class Committer:
             for _, future in group:
                 future.set_exception(error)
         else:
-            for (_, future), one in zip(group, stored, strict=True):
-                future.set_result(one)
+            for (_, future), result in zip(group, stored, strict=True):
+                future.set_result(result)

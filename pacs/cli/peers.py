@@ -64,5 +64,5 @@ def echo(ae_title: Annotated[str, typer.Argument(metavar="AET")]) -> None:
         if peer is None:
             raise fail(f"there is no peer {ae_title}; add it with `pacs peers add {ae_title} HOST PORT`")
         with one_line_errors():
-            scu.echo(host=peer.host, port=peer.port, ae_title=peer.ae_title, calling=settings.dicom.ae_title)
+            scu.echo(peer.host, peer.port, peer.ae_title, calling=settings.dicom.ae_title)
     out.print(f"{ae_title} answers", highlight=False)

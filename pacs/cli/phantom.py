@@ -63,7 +63,7 @@ PET_GRID = Grid((-190.0, -190.0, -118.0), 4.0, 4.0, (58, 96, 96))
 def _ellipsoid(grid: Grid, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> NDArray[np.bool_]:
     x, y, z = grid.coordinates()
     distance = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2 + ((z - centre[2]) / radii[2]) ** 2
-    inside: NDArray[np.bool_] = distance <= 1
+    inside: NDArray[np.bool_] = np.less_equal(distance, 1)
     return inside
 
 
@@ -93,7 +93,8 @@ def bone(grid: Grid) -> NDArray[np.bool_]:
     x, y, z = grid.coordinates()
     radius = np.sqrt((x / 150) ** 2 + (y / 100) ** 2)
     ribs = (np.abs(radius - 1) < 0.035) & (np.mod(z + 0.25 * y, 28) < 9)
-    return spine | ribs
+    either: NDArray[np.bool_] = spine | ribs
+    return either
 
 
 def hounsfield(grid: Grid, *, noise_hu: float = 12.0) -> NDArray[np.int16]:

@@ -140,21 +140,21 @@ def send(
         raise fail("there is no file at these paths")
     with one_line_errors(), progress(as_json) as bar:
         task = bar.add_task("Sending", total=len(files))
-        report = scu.send(
-            files, host=host, port=int(port), ae_title=ae_title, calling=calling, on_progress=lambda *_: bar.advance(task)
-        )
+        report = scu.send(files, host, int(port), ae_title, calling=calling, on_progress=lambda _: bar.advance(task))
+    rows = [
+        {"path": str(one.path), "status": "" if one.status is None else f"{one.status:04X}", "reason": one.reason}
+        for one in report.results
+    ]
     if as_json:
-        emit(
-            {"path": str(one.path), "status": f"{one.status:04X}" if one.status is not None else "", "comment": one.comment}
-            for one in report.files
-        )
+        emit(rows)
     else:
-        for one in report.files:
-            if not one.ok:
-                status = f"{one.status:04X}" if one.status is not None else "not sent"
-                err.print(f"{one.path}: {status} {one.comment}".rstrip(), highlight=False, soft_wrap=True)
-        out.print(f"{report.sent} of {len(report.files)} stored by {ae_title}")
-    if report.sent != len(report.files):
+        for row, one in zip(rows, report.results, strict=True):
+            if not one.stored:
+                err.print(
+                    f"{row['path']}: {row['status'] or 'not sent'} {row['reason']}".rstrip(), highlight=False, soft_wrap=True
+                )
+        out.print(f"{report.stored} of {len(rows)} stored by {ae_title}")
+    if report.failed:
         raise typer.Exit(1)
 
 

@@ -37,19 +37,19 @@ def test_disk_full(small_disk: Path, tmp_path: Path) -> None:
     with running(small_disk / "home", PACS_PROCESSING_ENABLED="false") as server:
         ballast.write_bytes(bytes(8 << 20))
 
-        first = scu.send(files, host="127.0.0.1", port=server.dicom_port, ae_title="MINIPACS", calling="SCANNER")
+        first = scu.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
 
-        stored = {one.path for one in first.files if one.ok}
+        stored = {one.path for one in first.results if one.stored}
         assert 10 < len(stored) < len(files), "some fit, some do not"
-        assert {one.status for one in first.files if not one.ok} == {0xA700}
+        assert {one.status for one in first.results if not one.stored} == {0xA700}
         server.pacs("health", "--wait", "1", check=False)
         assert server.process is not None and server.process.poll() is None
-        scu.echo(host="127.0.0.1", port=server.dicom_port, ae_title="MINIPACS", calling="SCANNER")
+        scu.echo("127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
 
         ballast.unlink()
         left = [path for path in files if path not in stored][:4]
-        second = scu.send(left, host="127.0.0.1", port=server.dicom_port, ae_title="MINIPACS", calling="SCANNER")
-        assert second.sent == len(left)
+        second = scu.send(left, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
+        assert second.stored == len(left)
         (study,) = server.rows("studies")
         rows = server.rows("get", study["study_instance_uid"], "-o", str(tmp_path / "back"), timeout=120)
         sources = [row for row in rows if Path(row["path"]).stat().st_size]

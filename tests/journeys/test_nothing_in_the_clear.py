@@ -46,9 +46,9 @@ def test_nothing_in_the_clear(tmp_path: Path) -> None:
     assert leaks(tmp_path / "modality", wanted), "the search itself must be able to find"
 
     with running(tmp_path / "home") as server:
-        report = scu.send(files, host="127.0.0.1", port=server.dicom_port, ae_title="MINIPACS", calling="SCANNER")
-        assert report.sent == len(files)
-        scu.send(sorted(odd.iterdir()), host="127.0.0.1", port=server.dicom_port, ae_title="MINIPACS", calling="SCANNER")
+        report = scu.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
+        assert report.stored == len(files)
+        scu.send(sorted(odd.iterdir()), "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
         server.pacs("import", str(odd), check=False)
         time.sleep(2)
         held = broker_content(server)

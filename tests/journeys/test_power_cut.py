@@ -165,35 +165,35 @@ def test_kill_of_every_process_in_the_middle_of_a_send(tmp_path: Path) -> None:
     """kill -9 of all processes while a modality sends: what was answered 0000 is there, its jobs finish, nothing is doubled."""
     files = [path for paths in phantom.write(tmp_path / "modality").values() for path in paths]
     server = Server(tmp_path / "home").start()
-    sent: list[scu.Sent] = []
+    sent: list[scu.FileResult] = []
 
     def send() -> None:
         scu.send(
             files,
-            host="127.0.0.1",
-            port=server.dicom_port,
-            ae_title="MINIPACS",
+            "127.0.0.1",
+            server.dicom_port,
+            "MINIPACS",
             calling="SCANNER",
             on_progress=lambda one: sent.append(one),
         )
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
-    while sum(one.ok for one in sent) < 40:
+    while sum(one.stored for one in sent) < 40:
         time.sleep(0.002)
     processes = server.processes()
     server.kill()
     assert gone_by(processes, 5) == []
     sender.join(60)
-    answered = {pydicom.dcmread(one.path).SOPInstanceUID for one in sent if one.ok}
+    answered = {pydicom.dcmread(one.path).SOPInstanceUID for one in sent if one.stored}
     assert 40 <= len(answered) < len(files)
 
     server.start()
     try:
         (study,) = server.rows("studies")
         assert len(answered) <= study["instances"] <= len(answered) + 64
-        again = scu.send(files, host="127.0.0.1", port=server.dicom_port, ae_title="MINIPACS", calling="SCANNER")
-        assert again.sent == len(files)
+        again = scu.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
+        assert again.stored == len(files)
         server.pacs("jobs", "--wait", "--timeout", "240")
         jobs = server.rows("jobs")
         (study,) = server.rows("studies")
