@@ -9,7 +9,7 @@ from pathlib import Path
 import making
 import numpy as np
 import pytest
-from serving import running
+from whole import running
 
 from pacs.dimse import scu
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import making
 import pydicom
 import redis
-from serving import Server, running
+from whole import Server, running
 
 from pacs.cli import phantom
 from pacs.dimse import scu

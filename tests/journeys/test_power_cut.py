@@ -13,7 +13,7 @@ from typing import Any
 import making
 import pydicom
 import pytest
-from serving import Server, gone_by
+from whole import Server, gone_by
 
 from pacs import retrieve
 from pacs.archive import Archive

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from serving import Server, gone_by, running
+from whole import Server, gone_by, running
 
 
 def failing(server: Server) -> str:

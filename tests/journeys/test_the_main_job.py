@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from dcmtk import dcmtk
-from serving import Server, free_port, running
+from whole import Server, free_port, running
 
 from pacs.cli import phantom
 
