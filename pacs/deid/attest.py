@@ -1,13 +1,14 @@
 """Objects that our own processors made from instances of this archive: looked at, not changed.
 
-Their sources have no identity any more, so a second pseudonymisation would only tear them from their study. What a processor could
-nevertheless have brought in from elsewhere is refused: private elements, file meta or directory groups, overlays and curves, a
-patient or study that is not one of ours.
+Their sources have no identity any more, so a second pseudonymisation would only tear them from their study. What a processor
+could nevertheless have brought in from elsewhere is refused: private elements but the safe ones, file meta or directory
+groups, overlays and curves, a patient or study that is not one of ours.
 """
 
 import re
+from collections.abc import Mapping
 
-from pacs.deid import risk
+from pacs.deid import private, risk
 from pacs.deid.actions import REMOVED
 from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, items, read
 from pacs.dicom.values import text
@@ -62,15 +63,24 @@ def attest(received: Received, policy: str) -> Deidentified:
 
 
 def _check(elements: list[Element]) -> None:
+    blocks = private.blocks(elements)
     for one in elements:
         group = one.tag >> 16
-        if group & 1:
+        if group & 1 and not _is_safe(one, blocks):
             raise Quarantined("the derived object holds private elements")
         if group in (0x0000, 0x0002, 0x0004, 0xFFFA, 0xFFFC) or 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
             raise Quarantined("the derived object holds overlays, signatures or groups that no data set has")
         if one.vr == "SQ":
             for item in items(one.value):
                 _check(item)
+
+
+def _is_safe(one: Element, blocks: Mapping[int, str]) -> bool:
+    """Say whether a private element is one that de-identification left in the source."""
+    if one.tag & 0xFFFF <= 0xFF:
+        return (one.tag >> 16 << 8 | one.tag & 0xFF) in blocks
+    creator = blocks.get(one.tag >> 8)
+    return creator is not None and private.safe(one, creator) is not None
 
 
 def _methods(one: Element | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pacs.dicom.elements import PIXEL_DATA, element, find
+from pacs.dicom.elements import element, find
 from pacs.model.errors import Quarantined
 from pacs.model.instance import Element
 

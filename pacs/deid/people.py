@@ -1,4 +1,5 @@
-"""The identity set: whom an instance names, gathered before anything is changed (names, identifiers, addresses, at any depth)."""
+"""The identity set: whom an instance names, gathered before anything is changed (names, identifiers, addresses, at any
+depth)."""
 
 from collections.abc import Iterable
 
@@ -15,7 +16,8 @@ CODES = frozenset(
         0x00400551, 0x00401001, 0x00401102, 0x00401103, 0x00402010, 0x00402016, 0x00402017,
     }
 )  # fmt: skip
-"""Attributes whose whole value tells who or where: IDs, accession and order numbers, phones, addresses, institution, station."""
+"""Attributes whose whole value tells who or where: IDs, accession and order numbers, phones, addresses, institution,
+station."""
 
 Found = tuple[frozenset[str], frozenset[str]]
 """Person names and other identifiers, as they stand."""

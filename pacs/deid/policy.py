@@ -1,8 +1,8 @@
 """Policies: which options of PS3.15 Annex E a name stands for, and what each row of the tables then says.
 
 `Rules` resolves an attribute at a place in an IOD to one action. Table E.1-1 speaks first, then the options, then the
-supplementary rules for what no table names; a supplementary rule may only strengthen. Compound codes are resolved by the Type of the
-attribute in the IOD (PS3.15 E.1.1, Table E.1-1a).
+supplementary rules for what no table names; a supplementary rule may only strengthen. Compound codes are resolved by the
+Type of the attribute in the IOD (PS3.15 E.1.1, Table E.1-1a).
 """
 
 import hashlib
@@ -224,9 +224,9 @@ _STRUCTURE_ONLY = frozenset({0x00700001, 0x0040A073, 0x00340001})
 """Graphic annotations, verifying observers, flows: their leaves have rows of their own."""
 
 _BY_VR = {
-    "SQ": Action.RECURSE, "UI": Action.UID, "PN": Action.EMPTY, "AE": Action.EMPTY, "UR": Action.EMPTY, "DA": Action.SHIFT, "DT": Action.SHIFT,
-    "TM": Action.SHIFT, "CS": Action.SCRUB, "LO": Action.SCRUB, "SH": Action.SCRUB, "ST": Action.SCRUB, "LT": Action.SCRUB, "UC": Action.SCRUB,
-    "UT": Action.SCRUB, "UN": Action.REMOVE,
+    "SQ": Action.RECURSE, "UI": Action.UID, "PN": Action.EMPTY, "AE": Action.EMPTY, "UR": Action.EMPTY, "UN": Action.REMOVE,
+    **dict.fromkeys(("DA", "DT", "TM"), Action.SHIFT),
+    **dict.fromkeys(("CS", "LO", "SH", "ST", "LT", "UC", "UT"), Action.SCRUB),
 }  # fmt: skip
 _FIXED: dict[int, Action] = {
     0x00080005: Action.KEEP_CHARACTER_SET,

@@ -1,7 +1,7 @@
 """Private elements (PS3.15 E.3.10, Retain Safe Private): only what Table E.3.10-1 names, by the string of its creator.
 
-The creator is matched in whatever block it reserved (PS3.5 7.8.1); orphans, unknown creators, values of another VR than the table's,
-and bulk, which nobody could look into, are gone.
+The creator is matched in whatever block it reserved (PS3.5 7.8.1); orphans, unknown creators, values of another VR than the
+table's, and bulk, which nobody could look into, are gone.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,18 +14,16 @@ from pacs.standard import tables
 _REFUSED = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "UN", "PN", "AE", "UR"})
 
 
-def creators(elements: Iterable[Element]) -> Mapping[tuple[int, int], str]:
-    """Return (group, block) -> creator for the blocks of one data set or item."""
-    return {
-        (one.tag >> 16, one.tag & 0xFF): bytes(one.value).decode("latin-1").strip("\0 ")
-        for one in elements
-        if one.tag >> 16 & 1 and 0x10 <= one.tag & 0xFFFF <= 0xFF and one.vr in ("LO", "UN")
-    }
-
-
-def is_creator(tag: int) -> bool:
-    """Say whether `tag` reserves a block."""
-    return bool(tag >> 16 & 1) and 0x10 <= tag & 0xFFFF <= 0xFF
+def blocks(elements: Iterable[Element]) -> Mapping[int, str]:
+    """Return the blocks that a creator of the table reserved in one data set or item: group and block (tag >> 8) -> creator."""
+    found = {}
+    for one in elements:
+        tag = one.tag
+        if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF and one.vr in ("LO", "UN"):
+            creator = bytes(one.value).decode("latin-1").strip("\0 ")
+            if creator in _creators():
+                found[tag >> 16 << 8 | tag & 0xFF] = creator
+    return found
 
 
 def safe(one: Element, creator: str) -> Element | None:
@@ -44,6 +42,11 @@ def safe(one: Element, creator: str) -> Element | None:
     if vr in BINARY_VRS and len(one.value) % UNIT_BYTES.get(vr, 1):
         return None
     return one
+
+
+@cache
+def _creators() -> frozenset[str]:
+    return frozenset(row.creator for row in tables.safe_private_rows())
 
 
 @cache

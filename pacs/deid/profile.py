@@ -1,8 +1,8 @@
 """De-identification on arrival: Received ▶ Deidentified (PS3.15 Annex E).
 
-`Deidentifier` puts the rooms' parts in order: refuse what cannot be made safe, gather whom the object names, treat every element by
-the tables, search once more for what may have been left, and write down what was done. The same input gives the same output in every
-process; nothing here has a clock or a counter. Attribute rules are in `policy.py`, the engine in `walk.py`.
+`Deidentifier` puts the rooms' parts in order: refuse what cannot be made safe, gather whom the object names, treat every element
+by the tables, search once more for what may have been left, and write down what was done. The same input gives the same
+output in every process; nothing here has a clock or a counter. Attribute rules are in `policy.py`, the engine in `walk.py`.
 """
 
 import threading
@@ -33,7 +33,8 @@ _SUBJECTS_REMEMBERED = 32
 
 @dataclass(slots=True)
 class _Patient:
-    """What is remembered of one patient: nested names by sequence, and a memory for each identity set, IOD and character set."""
+    """What is remembered of one patient: nested names by sequence, and a memory for each identity set, IOD and character
+    set."""
 
     patient_id: str
     nested: dict[tuple[int, bytes], people.Found] = field(default_factory=dict, repr=False)

@@ -1,10 +1,11 @@
-"""The last search: after the work, no value may still repeat what identified somebody. A hit keeps the object out of the archive.
+"""The last search: after the work, no value may still repeat what identified somebody. A hit keeps the object out.
 
 Independent of the engine: it looks at the encoded values that would be written, not at how they came about. Searched are all
-characters outside Pixel Data (bytes, ASCII case folded) for name components and identifiers as whole words, and everything but bulk for
-the original UIDs. Not searched are numbers (DS, IS and binary: their VR is checked instead), dates and times (moved by rule, and a
-child's moved date may by chance be its day of birth), and code strings made of vocabulary words (a Mr Chest has CHEST examined).
-Names of fewer than three Latin letters and identifiers of fewer than four signs are not searched for: they would be found everywhere.
+characters outside Pixel Data (bytes, ASCII case folded) for name components and identifiers as whole words, and everything
+but bulk for the original UIDs. Not searched are numbers (DS, IS and binary: their VR is checked instead), dates and times
+(moved by rule, and a child's moved date may by chance be its day of birth), and code strings made of vocabulary words (a
+Mr Chest has CHEST examined). Names of fewer than three Latin letters and identifiers of fewer than four signs are not
+searched for: they would be found everywhere.
 """
 
 from collections.abc import Iterable, Sequence
@@ -55,7 +56,7 @@ def _search_text(elements: Iterable[Element], needles: Needles, harmless: set[by
         if vr in _SEARCHED:
             value = one.value if isinstance(one.value, bytes) else bytes(one.value)
             if value not in harmless:
-                if needles.found_in(value) and not (vr == "CS" and in_vocabulary(value.decode("latin-1"))):
+                if needles.found_in(value) and not (vr == "CS" and not _doubtful(value, needles)):
                     raise Quarantined(
                         f"({one.tag >> 16:04X},{one.tag & 0xFFFF:04X}) still repeats an identifier after de-identification"
                     )
@@ -66,6 +67,11 @@ def _search_text(elements: Iterable[Element], needles: Needles, harmless: set[by
                 for item in items(value):
                     _search_text(item, needles, harmless)
                 _remember(harmless, value)
+
+
+def _doubtful(code_strings: bytes, needles: Needles) -> bool:
+    """Say whether a hit in code strings is more than a word of the vocabulary."""
+    return any(needles.found_in(part) and not in_vocabulary(part.decode("latin-1")) for part in code_strings.split(b"\\"))
 
 
 def _remember(harmless: set[bytes], value: bytes) -> None:

@@ -1,6 +1,7 @@
 """What this version cannot make safe, and so does not take (PS3.15 E.3.1): burned-in text, documents, label images.
 
-Classes whose pixels usually bear text pass only where the sender declares them free of it. Everything else that is unknown stays out.
+Classes whose pixels usually bear text pass only where the sender declares them free of it. Everything else that is unknown
+stays out.
 """
 
 from collections.abc import Mapping
@@ -16,10 +17,11 @@ _DOCUMENTS = _STORAGE + "104."
 _AT_RISK = frozenset(
     _STORAGE + suffix
     for suffix in (
-        "3", "3.1", "6", "6.1", "6.2", "6.3", "7", "7.1", "7.2", "7.3", "7.4", "77.1", "77.1.1", "77.1.1.1", "77.1.2", "77.1.2.1", "77.1.3",
-        "77.1.4", "77.1.4.1", "77.1.5.1", "77.1.5.2", "77.1.5.3", "77.1.5.4", "77.1.5.5", "77.1.5.6", "77.1.5.7", "77.1.5.8", "77.1.7", "77.2",
+        *("3", "3.1", "6", "6.1", "6.2", "6.3", "7", "7.1", "7.2", "7.3", "7.4", "77.1", "77.2"),
+        *("77.1.1", "77.1.1.1", "77.1.2", "77.1.2.1", "77.1.3", "77.1.4", "77.1.4.1", "77.1.7"),
+        *(f"77.1.5.{number}" for number in range(1, 9)),
     )
-)  # fmt: skip
+)
 """Ultrasound, Secondary Capture, visible light photographs and video, ophthalmic images: text is usual in their pixels."""
 
 _REFERENCED_PIXELS = frozenset(

@@ -1,10 +1,10 @@
 """Text: who is named in it, and what may stay (PS3.15 E.3.5, Clean Descriptors).
 
-`Identity` is what an instance says about people: name components, identifiers, addresses, phone numbers. `scrub` takes echoes of
-that and what looks like an address or UID out of any text. `clean` goes further, for free text: it takes dates, phone
-numbers and titled names out and then keeps only numbers, units and words of a fixed vocabulary (`vocabulary.txt`: anatomy, modality
-and protocol words of PS3.16 and of scanners). A third person whose name is such a word ("Dr Long" without the title) gets
-through; that is the price of leaving "LONG AXIS" legible.
+`Identity` is what an instance says about people: name components, identifiers, addresses, phone numbers. `scrub` takes echoes
+of that and what looks like an address or UID out of any text. `clean` goes further, for free text: it takes dates, phone
+numbers and titled names out and then keeps only numbers, units and words of a fixed vocabulary (`vocabulary.txt`: anatomy,
+modality and protocol words of PS3.16 and of scanners). A third person whose name is such a word ("Dr Long" without the title)
+gets through; that is the price of leaving "LONG AXIS" legible.
 """
 
 import re
@@ -13,13 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import resources
+from itertools import pairwise
 
 SHORTEST_NAME = 3
 """Letters of the shortest Latin name component that is searched for; "Li" or "Wu" would be found everywhere."""
 SHORTEST_CODE = 4
 
 NOT_NAMES = frozenset(
-    "removed anonymous anonymized anonymised anonymize anon unknown patient name none null nobody deidentified pseudonym".split()
+    "removed anonymous anonymized anonymised anonymize anon unknown patient name none null nobody deidentified".split()
 )
 """What stands where a name was taken out before; it names nobody."""
 
@@ -42,7 +43,10 @@ _PHONES = (
     r"(?<!\d)\(?0\d{1,4}\)?[ /-]\d[\d -]{4,}\d",
     r"(?<!\d)\(?\d{3}\)?[-. ]\d{3,4}[-. ]\d{4}(?!\d)",
 )
-_TITLES = r"\b(?:dr|prof|professor|doctor|mrs|miss|herr|frau|mme|mlle|monsieur|madame|señora?|mr\.|ms\.)\.?\s+\w[\w'’.-]*(?:\s+[A-Z][\w'’-]+)?"
+_TITLES = (
+    r"\b(?:dr|prof|professor|doctor|mrs|miss|herr|frau|mme|mlle|monsieur|madame|señora?|mr\.|ms\.)\.?\s+"
+    r"\w[\w'’.-]*(?:\s+[A-Z][\w'’-]+)?"
+)
 _SPACED = r"(?<![^\W_])(?:[^\W\d_][\s._-]{1,2}){3,}[^\W\d_](?![^\W_])"
 _LONG_NUMBER = r"\d{5,}"
 
@@ -53,8 +57,8 @@ _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _CODE_LIKE = re.compile(r"[a-z]{1,3}[0-9]{1,3}[a-z]{0,2}\Z")
 _QUANTITY = re.compile(r"([0-9]{1,4})([a-zµ%°]+)\Z")
 _UNITS = frozenset(
-    "mm cm m um µm ms s sec secs min h hr hz khz mhz kv kvp kev mev ma mas mg ml cc gy mgy cgy bq mbq kbq mci t deg d x th st nd rd "
-    "i f w fps hu mmol kg g l pct ph y yr yrs wk wks mo mth bit bits ch sl fr b".split()
+    "mm cm m um µm ms s sec secs min h hr hz khz mhz kv kvp kev mev ma mas mg ml cc gy mgy cgy bq mbq kbq mci t deg d x th st nd "
+    "rd i f w fps hu mmol kg g l pct ph y yr yrs wk wks mo mth bit bits ch sl fr b".split()
 )
 _ORPHANS = re.compile(r"(?:\s*[,;:=^/_|&+()\[\]{}<>-]\s*){2,}")
 
@@ -84,7 +88,7 @@ def identity(names: Iterable[str], codes: Iterable[str]) -> Identity:
                 continue
             words.add(component)
             whole.append(component)
-        for first, second in zip(whole, whole[1:], strict=False):
+        for first, second in pairwise(whole):
             # "DOEJOHN" and "JohnDoe" have no separator to find the parts by.
             words.update((first + second, second + first))
     found: set[str] = set()
@@ -98,9 +102,9 @@ def identity(names: Iterable[str], codes: Iterable[str]) -> Identity:
 @lru_cache(maxsize=512)
 def _echo_pattern(identity: Identity) -> re.Pattern[str] | None:
     gap, small_gap, parts = r"[\W_]*", r"[\W_]{0,2}", []
-    for word in sorted(identity.words, key=len, reverse=True):
+    for word in sorted(identity.words, key=lambda word: (-len(word), word)):
         parts.append(rf"(?<![^\W\d_]){gap.join(map(re.escape, word))}(?![^\W\d_])")
-    for code in sorted(identity.codes, key=len, reverse=True):
+    for code in sorted(identity.codes, key=lambda code: (-len(code), code)):
         parts.append(rf"(?<![^\W_]){small_gap.join(map(re.escape, code))}(?![^\W_])")
     return re.compile("|".join(parts)) if parts else None
 
@@ -178,7 +182,7 @@ def _allowed(token: str) -> bool:
 
 
 def _part_allowed(part: str) -> bool:
-    return part.isdigit() and len(part) <= 4 or (len(part) > 1 and part.lower() in vocabulary())
+    return (part.isdigit() and len(part) <= 4) or (len(part) > 1 and part.lower() in vocabulary())
 
 
 def _plain(text: str) -> str:

@@ -11,7 +11,7 @@ from pacs.deid import content, private
 from pacs.deid.actions import Subject, apply
 from pacs.deid.policy import Action, Rule, Rules
 from pacs.dicom import values
-from pacs.dicom.elements import DEEPEST, find, items, sequence
+from pacs.dicom.elements import DEEPEST, element, find, items, sequence
 from pacs.model.errors import NotUnderstood
 from pacs.model.instance import Element
 
@@ -28,6 +28,7 @@ class Memory:
 
     rules: Rules
     subject: Subject
+    top: dict[int, Rule] = field(default_factory=dict, repr=False)
     treated: dict[tuple[int, str, bytes], Element | None] = field(default_factory=dict, repr=False)
     harmless: set[bytes] = field(default_factory=set, repr=False)
 
@@ -36,21 +37,21 @@ def deidentify(elements: Sequence[Element], memory: Memory) -> list[Element]:
     """Return the top-level elements without identity, in tag order."""
     kept: list[Element] = []
     rules, subject, treated = memory.rules, memory.subject, memory.treated
-    rule_of = rules.rule
-    privates: Mapping[tuple[int, int], str] | None = None
+    top = memory.top
+    privates: list[Element] = []
     for one in elements:
         tag = one.tag
         if tag in PIXELS:
             kept.append(one)
             continue
-        rule = rule_of("", tag)
+        rule = top.get(tag)
+        if rule is None:
+            rule = top[tag] = rules.rule("", tag)
         action = rule.action
         if action is Action.REMOVE:
             continue
         if action is Action.PRIVATE:
-            if privates is None:
-                privates = private.creators(elements)
-                kept += _privates(elements, privates, rules, subject, "", 0)
+            privates.append(one)
             continue
         value = one.value
         if action is Action.KEEP and one.vr in _NUMBERS:
@@ -69,8 +70,11 @@ def deidentify(elements: Sequence[Element], memory: Memory) -> list[Element]:
             found = treat(one, rule, rules, subject, "", 0)
             if found is not None:
                 kept.append(found)
-    if privates is not None:
-        kept.sort(key=lambda one: one.tag)
+    if privates:
+        safe = _privates(privates, rules, subject, "", 0)
+        if safe:
+            kept += safe
+            kept.sort(key=lambda one: one.tag)
     return kept
 
 
@@ -131,7 +135,7 @@ def _item(
         if found is not None:
             kept.append(found)
     if has_private and "retain_safe_private" in rules.policy.options:
-        kept += _privates(item, private.creators(item), rules, subject, path, depth)
+        kept += _privates(item, rules, subject, path, depth)
         kept.sort(key=lambda one: one.tag)
     return kept
 
@@ -162,20 +166,19 @@ def _blanked(rule: Rule, one: Element) -> Rule:
 
 def _privates(
     elements: Sequence[Element],
-    creators: Mapping[tuple[int, int], str],
     rules: Rules,
     subject: Subject,
     path: str,
     depth: int,
 ) -> list[Element]:
     """Return the safe private elements of one data set or item, and the creators of their blocks."""
+    blocks = private.blocks(elements)
+    if not blocks:
+        return []
     kept: list[Element] = []
     used: set[int] = set()
     for one in elements:
-        group, number = one.tag >> 16, one.tag & 0xFFFF
-        if not group & 1 or number < 0x1000:
-            continue
-        creator = creators.get((group, number >> 8))
+        creator = blocks.get(one.tag >> 8)
         known = private.safe(one, creator) if creator else None
         if known is None:
             continue
@@ -188,8 +191,8 @@ def _privates(
             found = apply(known, action, Action.REMOVE, subject)
         if found is not None:
             kept.append(found)
-            used.add(group << 16 | number >> 8)
-    kept += [one for one in elements if one.tag in used]
+            used.add(one.tag >> 8)
+    kept += [element((block >> 8 << 16) | (block & 0xFF), "LO", blocks[block].encode("latin-1")) for block in used]
     return kept
 
 
