@@ -209,6 +209,17 @@ def reference() -> str:
     return "\n".join(out)
 
 
+def as_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables from which another process reads these settings again; empty values are left out."""
+    found = {"PACS_HOME": str(settings.home)}
+    for section, cls in _sections():
+        for name, _, _, _, env in _entries(section, cls):
+            value = getattr(getattr(settings, section), name)
+            if value != "":
+                found[env] = str(value).lower() if isinstance(value, bool) else str(value)
+    return found
+
+
 def environment_names() -> frozenset[str]:
     """Return every `PACS_*` name that is understood."""
     return frozenset(env for section, cls in _sections() for *_, env in _entries(section, cls)) | SPECIAL_VARIABLES

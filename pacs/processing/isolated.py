@@ -1,0 +1,160 @@
+"""The isolated process of one job: `python -I -m pacs.processing.isolated IN OUT LIFE`, three inherited pipe ends.
+
+It gets data sets through IN, runs one processor, and sends objects, progress and the end through OUT. It holds no key, no
+setting and no database; it may not write files (RLIMIT_FSIZE is 0), so pixels never touch a disk in the clear. A tiny sibling,
+forked before anything is imported, watches LIFE, whose other end only the worker holds: when the worker is gone, even by
+kill -9, it kills this whole process group, whatever native code is doing.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+
+def _guard(life: int) -> None:
+    """Fork the watcher; it outlives neither the worker nor this process group."""
+    os.setpgid(0, 0)
+    parent = os.getpid()
+    if os.fork():
+        os.close(life)
+        return
+    for descriptor in range(3, 256):
+        if descriptor != life:
+            try:
+                os.close(descriptor)
+            except OSError:
+                continue
+    while True:
+        try:
+            if not os.read(life, 1):
+                break
+        except InterruptedError:
+            continue
+        except OSError:
+            break
+    os.killpg(parent, signal.SIGKILL)
+    os._exit(0)
+
+
+def _limit(memory_mb: int, cpu_s: float) -> None:
+    import resource
+
+    wanted = [(resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, max(1, int(cpu_s)))]
+    if memory_mb:
+        wanted.append((resource.RLIMIT_AS, memory_mb << 20))
+    for kind, limit in wanted:
+        try:
+            hard = resource.getrlimit(kind)[1]
+            ceiling = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            resource.setrlimit(kind, (ceiling, ceiling))
+        except (OSError, ValueError):
+            continue  # macOS does not take every limit
+
+
+def main() -> None:
+    """Run one job; every way out but a kill says why through OUT."""
+    incoming, outgoing, life = (int(one) for one in sys.argv[1:4])
+    _guard(life)
+    # Imports come after the fork: the watcher stays as small as the interpreter.
+    from pacs.processing import wire
+
+    reader = wire.Reader(incoming)
+    head, _ = reader.read()
+    _limit(int(head["memory_mb"]), float(head["cpu_s"]))
+    sys.dont_write_bytecode = True
+    try:
+        _work(head, reader, outgoing)
+    except wire.Closed:
+        os._exit(1)
+    except BaseException as error:
+        wire.write(outgoing, _told(error))
+    os._exit(0)
+
+
+def _work(head: dict[str, object], reader: object, outgoing: int) -> None:
+    from io import BytesIO
+    from typing import Any, cast
+
+    from pydicom import dcmread
+    from pydicom.dataset import Dataset
+
+    from pacs.processing import derive, registry, validate, wire
+    from pacs.processing.api import Run
+    from pacs.processing.series import Series, Study
+
+    given = cast(dict[str, Any], head)
+    spec = registry.load_one(given["module"], given["path"], given["processor"])
+    inputs: list[list[Dataset]] = [[] for _ in range(given["series"])]
+    known: set[str] = set()
+    while True:
+        message, payload = cast(wire.Reader, reader).read()
+        if message.get("end"):
+            break
+        dataset = dcmread(BytesIO(payload), force=True)
+        dataset.file_meta.TransferSyntaxUID = message["transfer_syntax_uid"]
+        known.add(str(dataset.SOPInstanceUID))
+        inputs[message["series"]].append(dataset)
+    study_instance_uid = str(inputs[0][0].StudyInstanceUID)
+    series = [Series(one) for one in inputs]
+    subject = series[0] if spec.level == "series" else Study(series)
+
+    def report(fraction: float, note: str) -> None:
+        wire.write(outgoing, {"progress": fraction, "note": note})
+
+    provenance = derive.Provenance(given["job_key"], spec.name, spec.version, given["parameters"])
+    count = 0
+    for made in derive.derive(spec.call(subject, Run(_seldom(report)), given["parameters"]), provenance):
+        encoded = derive.encode(made.dataset)
+        wrong = validate.findings(made, encoded, known, study_instance_uid)
+        if wrong:
+            wire.write(outgoing, {"invalid": wrong[:8]})
+            return
+        known.add(str(made.dataset.SOPInstanceUID))
+        names = {"sop_class_uid": str(made.dataset.SOPClassUID), "sop_instance_uid": str(made.dataset.SOPInstanceUID)}
+        wire.write(outgoing, {"output": names}, [encoded])
+        count += 1
+    wire.write(outgoing, {"done": count})
+
+
+def _seldom(report: Callable[[float, str], None]) -> Callable[[float, str], None]:
+    """Let through at most five reports a second, and every new note."""
+    import time
+
+    last_at, last_note = 0.0, ""
+
+    def told(fraction: float, note: str) -> None:
+        nonlocal last_at, last_note
+        now = time.monotonic()
+        if now - last_at >= 0.2 or note != last_note:
+            last_at, last_note = now, note
+            report(fraction, note)
+
+    return told
+
+
+def _told(error: BaseException) -> dict[str, object]:
+    """What may be said of an error: class and place, never its message, which may quote values."""
+    import errno
+    import traceback
+    from pathlib import Path
+
+    from pacs.processing.api import NotApplicable, Transient
+
+    if isinstance(error, NotApplicable):
+        return {"skip": str(error)[:500]}
+    frames = traceback.extract_tb(error.__traceback__)
+    # The deepest frame outside installed libraries is where a plug-in's author wants to look.
+    own = [one for one in frames if "site-packages" not in one.filename and not one.filename.startswith(sys.prefix + "/lib")]
+    last = (own or list(frames))[-1:]
+    place = f"{Path(last[0].filename).name}:{last[0].lineno}" if last else ""
+    told: dict[str, object] = {"error": type(error).__name__, "place": place}
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        told["error"] = "FileWriteForbidden"
+    elif isinstance(error, Transient | OSError):
+        told["transient"] = True
+    return told
+
+
+if __name__ == "__main__":
+    main()

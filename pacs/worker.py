@@ -1,0 +1,102 @@
+"""Celery's entry: `main(settings)` is the process `pacs worker`; its pool children run one job at a time.
+
+A pool child opens the archive once, under a writer name of its own, and runs each job in an isolated process of its own
+(`pacs.processing.runner`). Everything dies with the supervisor: the worker and its pool share a process group, a pool child
+asks the kernel to end it with its worker, and the isolated process holds a pipe whose other end is the pool child's.
+"""
+
+import os
+import signal
+import threading
+from typing import Any
+
+from billiard import current_process  # type: ignore[import-untyped]  # comes with Celery, without types
+from celery import shared_task, signals
+
+from pacs import logs
+from pacs.archive import Archive
+from pacs.processing.api import Spec
+from pacs.processing.registry import discover
+from pacs.processing.runner import THREAD_VARIABLES, run_job
+from pacs.queue import QUEUES, TASK, broker_url, make_app
+from pacs.settings import Settings, as_environment, load
+
+log = logs.get_logger(__name__)
+
+
+class _Pool:
+    """What one pool child keeps between jobs."""
+
+    archive: Archive | None = None
+    registry: dict[str, Spec] | None = None
+    stop = threading.Event()
+
+
+@shared_task(name=TASK)
+def run(job_id: str) -> None:
+    """Run one job; the row says how it ended."""
+    if _Pool.stop.is_set():
+        return  # the row stays queued; it is rung for again
+    if _Pool.archive is None or _Pool.registry is None:
+        settings = load()
+        _Pool.registry = discover(settings.plugins_path)
+        _Pool.archive = Archive.open(settings, writer=_writer())
+    run_job(_Pool.archive, _Pool.registry, job_id, worker=_writer(), stop=_Pool.stop)
+
+
+def main(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> int:
+    """Work until SIGTERM; running jobs go back to the queue then. Returns the exit code."""
+    concurrency = settings.processing.concurrency or max(1, (os.cpu_count() or 2) // 2)
+    threads = str(max(1, (os.cpu_count() or 1) // concurrency))
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, threads)
+    # Pool children are fresh interpreters: they read the same settings from the environment.
+    os.environ.update(as_environment(settings))
+    app = make_app(broker_url(settings.broker.url, settings.home))
+    worker = app.Worker(
+        queues=list(queues),
+        concurrency=concurrency,
+        pool="prefork",
+        hostname=f"pacs-{os.getpid()}@%h",
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel=None,
+    )
+
+    def hand_back(**_: Any) -> None:
+        # Warm shutdown waits for running tasks; ours need not run to their end, because the row brings them back.
+        for process in list(getattr(getattr(worker.pool, "_pool", None), "_pool", [])):
+            try:
+                os.kill(process.pid, signal.SIGTERM)
+            except (ProcessLookupError, TypeError):
+                continue
+
+    signals.worker_shutting_down.connect(hand_back, weak=False)
+    log.info("worker_started", count=concurrency)
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+@signals.setup_logging.connect(weak=False)
+def _our_logs(**_: Any) -> None:
+    """Keep Celery from configuring logs: ours let no message of a library through."""
+    if os.environ.get("FORKED_BY_MULTIPROCESSING"):
+        logs.configure(os.environ.get("PACS_LOGS_LEVEL") or "info", _writer())
+
+
+@signals.worker_process_init.connect(weak=False)
+def _pool_child_started(**_: Any) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: _Pool.stop.set())
+
+
+@signals.worker_process_shutdown.connect(weak=False)
+def _pool_child_ends(**_: Any) -> None:
+    if _Pool.archive is not None:
+        _Pool.archive.close()
+        _Pool.archive = None
+
+
+def _writer() -> str:
+    return f"worker-{getattr(current_process(), 'index', 0)}"
