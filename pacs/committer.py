@@ -11,7 +11,7 @@ from concurrent.futures import Future
 
 from pacs.index.database import Index
 from pacs.logs import get_logger
-from pacs.model.errors import OutOfResources
+from pacs.model.errors import ArchiveError, OutOfResources
 from pacs.model.instance import Arrival, Stored
 from pacs.model.job import Claim
 from pacs.ports import ObjectStore
@@ -47,7 +47,9 @@ class Committer:
             locations = self._objects.put([arrival.sealed for arrival in arrivals])
             try:
                 stored = self._index.add(list(zip(arrivals, locations, strict=True)), finishing=finishing)
-            except BaseException:
+            except ArchiveError:
+                # The index refused before it committed. After any other error the outcome is unknown (a connection can break
+                # behind a COMMIT): the records stay, and the next start replays those that have no rows.
                 for location in locations:
                     self._objects.delete(location)
                 raise
