@@ -61,8 +61,7 @@ class Access:
         secret = secrets.token_urlsafe(32)
         row = {"name": name, "secret_digest": _digest(secret), "created_at": self._connections.clock()}
         with self._connections.write() as connection:
-            statement = self._connections.insert(t.token).on_conflict_do_nothing(index_elements=["name"])
-            if connection.execute(statement, row).rowcount != 1:
+            if not self._connections.insert_new(connection, t.token, row):
                 raise ConfigurationError("an API token of this name exists; revoke it first")
         return secret
 

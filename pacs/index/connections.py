@@ -68,6 +68,12 @@ class Connections:
         """Return the dialect's INSERT, which knows ON CONFLICT (Any: the two share no type that does)."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
+    def insert_new(self, connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+        """Insert one row unless one of its keys is there already; tells whether it was new."""
+        # Not by rowcount, which drivers do not report for INSERT alike.
+        statement = self.insert(table).on_conflict_do_nothing().returning(*table.primary_key.columns)
+        return connection.execute(statement, dict(row)).first() is not None
+
     def one_of(self, column: sa.ColumnElement[Any], values: Collection[str]) -> sa.ColumnElement[bool]:
         """Return `column IN values` as one parameter, however many values there are."""
         if len(values) == 1:

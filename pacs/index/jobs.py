@@ -295,30 +295,32 @@ def insert(
             "due_at": now,
             "created_at": now,
         }
-        statement = connections.insert(t.job).on_conflict_do_nothing(index_elements=["job_key"])
-        if connection.execute(statement, row).rowcount != 1:
+        if not connections.insert_new(connection, t.job, row):
             continue
         job_ids.append(job_id)
         entries.append(_entry(connection, "job_queued", job_id, now))
-        entries += _supersede(connection, one, inputs, job_id, now)
+        entries += _supersede(connection, one, job_ids, now)
     return job_ids, entries
 
 
-def _supersede(connection: sa.Connection, one: NewJob, inputs: str, job_id: str, now: float) -> list[dict[str, Any]]:
-    """Mark older jobs as superseded. One that runs goes on: its result is superseded by the next."""
-    # A study's list of series grows with a late series, so a study's jobs are compared by their study.
-    of_same = t.job.c.inputs == inputs if len(one.series_instance_uids) == 1 else t.job.c.inputs.contains("\\")
-    replaceable = (JobState.QUEUED, JobState.SUCCEEDED, JobState.SKIPPED, JobState.FAILED)
-    older = sa.and_(
+def _supersede(connection: sa.Connection, one: NewJob, new_ids: Collection[str], now: float) -> list[dict[str, Any]]:
+    """Mark older jobs of the same rule and processor, over these series or some of them, as superseded.
+
+    Some of them: a study's jobs get a further series when one comes late. One that runs goes on; its claim stays good.
+    """
+    ended_or_waiting = (JobState.QUEUED, JobState.SUCCEEDED, JobState.SKIPPED, JobState.FAILED)
+    of_same = sa.select(t.job.c.job_id, t.job.c.inputs).where(
         t.job.c.study_instance_uid == one.study_instance_uid,
-        of_same,
         t.job.c.processor == one.processor,
         t.job.c.rule == one.rule,
-        t.job.c.job_id != job_id,
-        t.job.c.state.in_([state.value for state in replaceable]),
+        t.job.c.state.in_([state.value for state in ended_or_waiting]),
     )
-    older_ids = sorted(connection.scalars(sa.select(t.job.c.job_id).where(older)))
-    for older_id in older_ids:
+    older = sorted(
+        row.job_id
+        for row in connection.execute(of_same)
+        if row.job_id not in new_ids and set(row.inputs.split("\\")) <= set(one.series_instance_uids)
+    )
+    for older_id in older:
         connection.execute(
             sa.update(t.job)
             .where(t.job.c.job_id == older_id)
@@ -328,7 +330,7 @@ def _supersede(connection: sa.Connection, one: NewJob, inputs: str, job_id: str,
                 reason=sa.case((t.job.c.reason == "", "its input has changed since"), else_=t.job.c.reason),
             )
         )
-    return [_entry(connection, "job_superseded", older_id, now) for older_id in older_ids]
+    return [_entry(connection, "job_superseded", older_id, now) for older_id in older]
 
 
 def finish(

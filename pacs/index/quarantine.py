@@ -27,7 +27,7 @@ class QuarantineRows:
             "at": now,
         }
         with self._connections.write() as connection:
-            if connection.execute(self._connections.insert(t.quarantine).on_conflict_do_nothing(), row).rowcount == 1:
+            if self._connections.insert_new(connection, t.quarantine, row):
                 event = feed.entry(now, "instance_quarantined", quarantine_id=quarantine_id, reason_class=kind)
                 feed.record(self._connections, connection, [event])
 
