@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from dimse.door import Door, opened
 @pytest.fixture
 def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
     """A function that opens a door with settings of its own: ``open_door(dicom__maximum_associations=2)``."""
+    homes = count()
     with ExitStack() as stack:
 
         def open_one(**overrides: Any) -> Door:
-            archive = stack.enter_context(making.archive(tmp_path, **{"dicom__port": 0, **overrides}))
+            archive = stack.enter_context(making.archive(tmp_path / f"home{next(homes)}", **{"dicom__port": 0, **overrides}))
             return stack.enter_context(opened(archive))
 
         yield open_one

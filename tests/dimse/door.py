@@ -3,10 +3,13 @@
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import making
+from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
@@ -17,7 +20,13 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import build_context
 
 from pacs.archive import Archive
-from pacs.dimse import server
+from pacs.dicom import elements, values
+from pacs.dicom.dictionary import tag_of, vr_of
+from pacs.dimse import identifier, messages, scu, server
+from pacs.dimse.lane import LaneAssociation
+from pacs.dimse.messages import Command, Message
+from pacs.model.instance import Stored
+from pacs.model.query import Level, Query
 
 
 @dataclass
@@ -108,3 +117,87 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
             return data
         data += piece
     return data
+
+
+def stored(door: Door, *data_sets: Dataset, transfer_syntax_uid: str = "1.2.840.10008.1.2.1") -> list[int]:
+    """Send data sets over one association; returns their statuses."""
+    classes = sorted({str(ds.SOPClassUID) for ds in data_sets})
+    with scu._open(
+        "127.0.0.1", door.port, "MINIPACS", "MODALITY", [(one, (transfer_syntax_uid,)) for one in classes], 20
+    ) as association:
+        return [
+            scu.store(
+                association,
+                1 + 2 * classes.index(str(ds.SOPClassUID)),
+                sop_class_uid=str(ds.SOPClassUID),
+                sop_instance_uid=str(ds.SOPInstanceUID),
+                data_set=[making.encode(ds, transfer_syntax_uid)],
+                message_id=number + 1,
+            )
+            for number, ds in enumerate(data_sets)
+        ]
+
+
+def ask(
+    association: LaneAssociation,
+    command: Command,
+    sop_class_uid: str,
+    keys: Mapping[str, str],
+    *,
+    destination: str = "",
+    priority: int = 0,
+    message_id: int = 1,
+) -> None:
+    """Send a C-FIND, C-MOVE or C-GET request in the association's first context."""
+    rows = sorted((tag_of(keyword), vr_of(tag_of(keyword)), value.encode()) for keyword, value in keys.items())
+    context_id, syntax = scu._context(association, sop_class_uid)
+    asked: dict[int, int | str] = {
+        messages.AFFECTED_SOP_CLASS_UID: sop_class_uid,
+        messages.MESSAGE_ID: message_id,
+        messages.PRIORITY: priority,
+    }
+    if destination:
+        asked[messages.MOVE_DESTINATION] = destination
+    body = identifier.encode(rows, explicit=syntax != "1.2.840.10008.1.2")
+    association.dimse.send(context_id, messages.encode(command, asked, data_set=True), [body])
+
+
+def answers(
+    door: Door,
+    command: Command,
+    sop_class_uid: str,
+    keys: Mapping[str, str],
+    *,
+    destination: str = "",
+    priority: int = 0,
+    calling: str = "ASKER",
+) -> list[Message]:
+    """Ask and return all responses, the final one last."""
+    proposals = [(sop_class_uid, ("1.2.840.10008.1.2.1",))]
+    with scu._open("127.0.0.1", door.port, "MINIPACS", calling, proposals, 20) as association:
+        ask(association, command, sop_class_uid, keys, destination=destination, priority=priority)
+        found = [association.dimse.receive(20)]
+        while found[-1].status >> 8 == 0xFF:
+            found.append(association.dimse.receive(20))
+        return found
+
+
+def read(message: Message) -> dict[str, str]:
+    """Return a response's identifier as keyword -> value."""
+    return values.attributes(elements.read(message.data_set or b"", "1.2.840.10008.1.2.1"))
+
+
+def until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Wait until `true()`; False if it does not come."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def held(archive: Archive) -> list[Stored]:
+    """Return every instance the archive holds, in the order of its studies, series and instance numbers."""
+    studies = [row["StudyInstanceUID"] for row in archive.index.search(Query(Level.STUDY))]
+    return archive.index.locate(study_instance_uids=studies)

@@ -4,13 +4,13 @@ import random
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import dcmtk
 import making
 import pytest
-from dimse.door import Door, associate_bytes, echo, p_data, raw, read_pdu
+from dimse.door import Door, associate_bytes, echo, p_data, raw, read_pdu, until
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
 from pynetdicom import AE, build_context, build_role
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
@@ -100,7 +100,7 @@ def test_a2_beyond_the_limit_associations_are_rejected_as_transient(open_door: O
     first.sendall(p_data(1, 3, messages.encode(Command.C_ECHO_RQ, {0x0002: VERIFICATION, 0x0110: 1})))
     assert read_pdu(first)[0] == 4
     second.close()
-    assert _until(lambda: echo(door.port) == 0)
+    assert until(lambda: echo(door.port) == 0)
     first.close()
 
 
@@ -262,10 +262,10 @@ def test_a12_an_abort_in_the_middle_of_a_data_set_leaves_nothing(door: Door) -> 
     with raw(door.port, abstract_syntax=CT) as connection:
         command = messages.encode(Command.C_STORE_RQ, {0x0002: CT, 0x0110: 1, 0x0700: 0, 0x1000: "1.2.3"}, data_set=True)
         connection.sendall(p_data(1, 3, command) + p_data(1, 0, b"\x08\0" * 1000))
-        assert _until(lambda: door.server.budget._used > 0)
+        assert until(lambda: door.server.budget._used > 0)
 
-    assert _until(lambda: door.server.budget._used == 0)
-    assert _until(lambda: not door.server.active_associations)
+    assert until(lambda: door.server.budget._used == 0)
+    assert until(lambda: not door.server.active_associations)
     assert door.archive.index.quarantine.list() == []
 
 
@@ -276,7 +276,7 @@ def test_a12_a_silent_peer_is_aborted(open_door: Open) -> None:
     stuck.sendall(b"\4\0\0\0\1\0abc")
 
     assert read_pdu(idle)[0] == 7
-    assert _until(lambda: not door.server.active_associations, 10)
+    assert until(lambda: not door.server.active_associations, 10)
     idle.close()
     stuck.close()
 
@@ -320,8 +320,6 @@ def test_a7_requests_without_waiting_for_answers_are_no_dialogue(door: Door) -> 
 def test_a_port_in_use_is_told_with_what_to_do(door: Door, open_door: Open) -> None:
     """ConfigurationError names the port and the setting."""
     taken = making.settings(door.archive.settings.home, dicom__port=door.port)
-    from dataclasses import replace
-
     with pytest.raises(ConfigurationError, match=f"DICOM port {door.port} is in use"):
         server.listen(replace(door.archive, settings=taken))
 
@@ -329,8 +327,6 @@ def test_a_port_in_use_is_told_with_what_to_do(door: Door, open_door: Open) -> N
 def test_stopping_lets_an_open_association_finish(door: Door) -> None:
     """`stop` ends listening at once; who is inside may finish within `dicom.drain_s`."""
     stop, ready = threading.Event(), threading.Event()
-    from dataclasses import replace
-
     port = dcmtk.free_port()
     archive = replace(door.archive, settings=making.settings(door.archive.settings.home, dicom__port=port, dicom__drain_s=5.0))
     thread = threading.Thread(target=server.serve, args=(archive,), kwargs={"ready": ready.set, "stop": stop})
@@ -339,7 +335,7 @@ def test_stopping_lets_an_open_association_finish(door: Door) -> None:
     connection = raw(port)
 
     stop.set()
-    assert _until(lambda: not _listens(port))
+    assert until(lambda: not _listens(port))
     connection.sendall(p_data(1, 3, messages.encode(Command.C_ECHO_RQ, {0x0002: VERIFICATION, 0x0110: 1})))
 
     assert read_pdu(connection)[0] == 4
@@ -354,12 +350,3 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if true():
-            return True
-        time.sleep(0.02)
-    return False
