@@ -75,7 +75,11 @@ def origin(request: Request) -> str:
     settings = door(request).settings
     if settings.web.public_url:
         return settings.web.public_url.rstrip("/")
-    return f"{request.url.scheme}://{request.headers.get('host', 'localhost')}"
+    host = request.headers.get("host", "localhost")
+    if door(request).on_loopback and not urlsplit(f"//{host}").port:
+        # dicomweb-client leaves the port out of Host; nobody reaches a loopback listener but on its own port.
+        host = f"{host}:{settings.web.port}"
+    return f"{request.url.scheme}://{host}"
 
 
 def own_hosts(settings: Settings) -> frozenset[str]:

@@ -63,6 +63,7 @@ def draw(
     number: int = 1,
     window: Window | None = None,
     viewport: Viewport | None = None,
+    small: bool = False,
 ) -> Bytes:
     """Turn one frame into grey or RGB values for a screen.
 
@@ -76,6 +77,8 @@ def draw(
         Which frame it is, from 1; for functional groups.
     window, viewport : optional
         What the caller asked for; otherwise the window of the header or of the values, and one pixel for each.
+    small : bool
+        For a thumbnail: a window of the header that merely spans all values gives way to one that shows something.
 
     Returns
     -------
@@ -83,15 +86,16 @@ def draw(
     """
     plain = values.attributes(header)
     groups = _functional_groups(header, number)
-    if plain.get("SOPClassUID") in _SEGMENTATION_CLASSES:
+    mask = plain.get("SOPClassUID") in _SEGMENTATION_CLASSES
+    if mask:
         shown = _segment(header, plain, groups, stored)
     elif stored.ndim == 3:
         shown = _colour(plain, stored)
     elif plain.get("PhotometricInterpretation") == "PALETTE COLOR":
         shown = _palette(header, stored)
     else:
-        shown = _grey(plain, groups, stored, window)
-    return _shaped(shown, _aspect(plain, groups), viewport)
+        shown = _grey(plain, groups, stored, window, small)
+    return _shaped(shown, _aspect(plain, groups), viewport, cv2.INTER_NEAREST if mask else cv2.INTER_LINEAR)
 
 
 def encode(picture: Bytes, media_type: str, quality: int = 90) -> bytes:
@@ -129,7 +133,9 @@ def window_of_values(modality_values: Floats) -> Window:
     return Window((low + high) / 2, max(high - low, 1e-3), "LINEAR_EXACT")
 
 
-def _grey(plain: dict[str, str], groups: dict[str, str], stored: NDArray[np.generic], window: Window | None) -> Bytes:
+def _grey(
+    plain: dict[str, str], groups: dict[str, str], stored: NDArray[np.generic], window: Window | None, small: bool
+) -> Bytes:
     both = {**plain, **groups}
     slope, intercept = _number(both, "RescaleSlope", 1.0), _number(both, "RescaleIntercept", 0.0)
     modality = stored.astype(np.float32) * np.float32(slope or 1.0) + np.float32(intercept)
@@ -140,7 +146,8 @@ def _grey(plain: dict[str, str], groups: dict[str, str], stored: NDArray[np.gene
         valid = (stored < min(padding, limit)) | (stored > max(padding, limit))  # type: ignore[operator]  # numbers, always
     if window is None:
         width = _number(both, "WindowWidth", 0.0)
-        if width > 0:
+        spans_all = valid.any() and width >= 0.98 * float(np.ptp(modality[valid]))
+        if width > 0 and not (small and stored.dtype.itemsize > 1 and spans_all):
             window = Window(_number(both, "WindowCenter", 0.0), width, both.get("VOILUTFunction", "LINEAR") or "LINEAR")
         else:
             window = window_of_values(modality[valid] if valid.any() else modality)
@@ -239,7 +246,7 @@ def _aspect(plain: dict[str, str], groups: dict[str, str]) -> float:
     return 1.0
 
 
-def _shaped(picture: Bytes, aspect: float, viewport: Viewport | None) -> Bytes:
+def _shaped(picture: Bytes, aspect: float, viewport: Viewport | None, enlarging: int) -> Bytes:
     height, width = picture.shape[:2]
     if viewport is not None and (viewport.source_width or viewport.source_height or viewport.left or viewport.top):
         left, top = int(max(viewport.left, 0)), int(max(viewport.top, 0))
@@ -255,7 +262,7 @@ def _shaped(picture: Bytes, aspect: float, viewport: Viewport | None) -> Bytes:
     if size == (width, height):
         return picture
     shrinking = size[0] * size[1] < width * height
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinking else enlarging), np.uint8)
 
 
 def _number(known: dict[str, str], keyword: str, default: float) -> float:

@@ -78,7 +78,7 @@ def _draw(
     number = number or _middle(archive, stored, small)
     header, data = archive.sealer.open_frame(stored, archive.objects, number)
     pixels = archive.codec.pixels(header, data, stored.transfer_syntax_uid)
-    shown = picture.draw(elements.walk(header), pixels, number=number, window=window, viewport=viewport)
+    shown = picture.draw(elements.walk(header), pixels, number=number, window=window, viewport=viewport, small=small)
     return picture.encode(shown, media_type, quality)
 
 

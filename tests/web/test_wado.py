@@ -237,7 +237,8 @@ def test_a_real_client_can_retrieve(filled: Served, ct: str, movie: str) -> None
     jpeg_ls = (("image/jls", "1.2.840.10008.1.2.4.80"),)
     assert client.retrieve_instance_frames(study, series, instance, [2], media_types=jpeg_ls)[0][:2] == b"\xff\xd8"
     (found,) = client.retrieve_series_metadata(study, series)
-    assert client.retrieve_bulkdata(found["7FE00010"]["BulkDataURI"])[0] == ds.PixelData
+    native = b"".join(bytes([number * 40]) * 1280 for number in (1, 2, 3, 4))
+    assert client.retrieve_bulkdata(found["7FE00010"]["BulkDataURI"])[0] == native
     assert client.retrieve_instance_rendered(study, series, instance, media_types=("image/png",))[:4] == b"\x89PNG"
     assert series != CINE_SERIES
 
