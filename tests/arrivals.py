@@ -2,14 +2,17 @@
 
 import hashlib
 import itertools
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
 import services
 
-from pacs.index import schema
+from pacs.index import schema, tables
+from pacs.index.connections import make_engine
 from pacs.index.database import Index
 from pacs.model.instance import Arrival, Encoded, IndexEntry, InstanceKey, Location, Origin, Sealed
 
@@ -33,13 +36,43 @@ class Clock:
 @contextmanager
 def opened(kind: str, folder: Path, clock: Clock | None = None) -> Iterator[tuple[Index, str]]:
     """Open an index over a new database of a kind, "sqlite" or "postgresql"; yield it with its URL."""
-    with services.database(kind, folder) as url:
-        schema.upgrade(url)
+    with _migrated(kind, folder) as url:
         index = Index.open(url, clock=clock or Clock())
         try:
             yield index, url
         finally:
             index.close()
+
+
+@contextmanager
+def _migrated(kind: str, folder: Path) -> Iterator[str]:
+    """Yield an empty database that was migrated once in this test process: migrating each would take most of the time."""
+    if kind == "sqlite":
+        path = folder / "index.db"
+        path.write_bytes(_sqlite_template())
+        yield f"sqlite:///{path}"
+        return
+    url = _postgres()
+    engine = make_engine(url)
+    with engine.begin() as connection:
+        for table in reversed(tables.metadata.sorted_tables):
+            connection.execute(table.delete())
+    engine.dispose()
+    yield url
+
+
+@cache
+def _postgres() -> str:
+    url = services.new_postgres_database()
+    schema.upgrade(url)
+    return url
+
+
+@cache
+def _sqlite_template() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        schema.upgrade(f"sqlite:///{folder}/index.db")
+        return (Path(folder) / "index.db").read_bytes()
 
 
 def placed(

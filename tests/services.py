@@ -23,15 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import URL, create_engine, make_url
 
-# Starts argv[3:] as user argv[1] (or as itself, if empty) with output to argv[2]; ends it when its own standard input ends.
+# Starts argv[3:] as user argv[1] (or as itself, if empty) with output to a log in folder argv[2]. When its own standard input
+# ends it ends the server and removes the folder.
 _PARENT = """
-import subprocess, sys
-user, log, command = sys.argv[1], sys.argv[2], sys.argv[3:]
+import shutil, subprocess, sys
+user, folder, command = sys.argv[1], sys.argv[2], sys.argv[3:]
 as_user = {"user": user, "group": int(user.split(":")[1]), "extra_groups": []} if user else {}
 if user:
     as_user["user"] = int(user.split(":")[0])
-with open(log, "ab") as out:
+with open(folder + "/log", "ab") as out:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", **as_user)
 print(child.pid, flush=True)
 sys.stdin.read()
@@ -40,6 +42,7 @@ try:
     child.wait(10)
 except subprocess.TimeoutExpired:
     child.kill()
+shutil.rmtree(folder, ignore_errors=True)
 """
 
 
@@ -84,22 +87,30 @@ def valkey() -> str:
     return str(socket)
 
 
+def new_postgres_database() -> str:
+    """Make an empty database that goes with its server; return its URL. Skips the test where there is no server."""
+    with _or_skip():
+        server = make_url(postgres())
+    name = f"t{uuid.uuid4().hex[:16]}"
+    _administer(server, f'CREATE DATABASE "{name}"')
+    return server.set(database=name).render_as_string(hide_password=False)
+
+
 @contextmanager
 def postgres_database() -> Iterator[str]:
     """Make an empty database; yield its URL, and drop it afterwards."""
-    import psycopg
-    from sqlalchemy import make_url
-
-    server = make_url(postgres())
-    name = f"t{uuid.uuid4().hex[:16]}"
-    plain = server.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
+    url = new_postgres_database()
     try:
-        yield server.set(database=name).render_as_string(hide_password=False)
+        yield url
     finally:
-        with psycopg.connect(plain, autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        _administer(make_url(postgres()), f'DROP DATABASE "{make_url(url).database}" WITH (FORCE)')
+
+
+def _administer(server: URL, statement: str) -> None:
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
 
 
 @contextmanager
@@ -108,8 +119,6 @@ def database(kind: str, folder: Path) -> Iterator[str]:
     if kind == "sqlite":
         yield f"sqlite:///{folder / 'index.db'}"
         return
-    with _or_skip():
-        postgres()
     with postgres_database() as url:
         yield url
 
@@ -189,7 +198,7 @@ def _start(folder: Path, command: list[Any], *, as_nobody: bool = True) -> None:
     user = _as_nobody() if as_nobody else {}
     who = f"{user['user']}:{user['group']}" if user else ""
     parent = subprocess.Popen(
-        [sys.executable, "-c", _PARENT, who, folder / "log", *command],
+        [sys.executable, "-c", _PARENT, who, folder, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -200,7 +209,6 @@ def _start(folder: Path, command: list[Any], *, as_nobody: bool = True) -> None:
         parent.stdin.close()
         parent.wait(20)
 
-    # Handlers run in reverse order: the server stops before its folder goes.
     atexit.register(stop)
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import arrivals
 import pytest
+from services import postgres_url, valkey_url
 
 from pacs.index.database import Index
+
+__all__ = ["postgres_url", "valkey_url"]
 
 
 @pytest.fixture
