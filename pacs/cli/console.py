@@ -21,7 +21,8 @@ from pacs.settings import Settings, load
 if TYPE_CHECKING:
     from pacs.archive import Archive
 
-out = Console()
+out = Console() if sys.stdout.isatty() else Console(width=1000)
+"""Off a terminal (a pipe, a file) nothing is cut or folded."""
 err = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, for scripts.")]
 
@@ -68,7 +69,7 @@ def show(rows: Iterable[Mapping[str, Any]], *, columns: Mapping[str, str], as_js
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in columns.values():
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     count = 0
     for row in rows:
         table.add_row(*(_cell(row.get(key)) for key in columns))

@@ -1,7 +1,9 @@
 """`pacs serve` and the processes it starts: scp, web, schedule, worker. And `pacs health`, which asks whether all are ready."""
 
 import json
+import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -140,11 +142,14 @@ def web_url(settings: Settings) -> str:
 
 def _panel(settings: Settings, key_id: str, new: bool) -> None:
     from pacs.archive import Archive
-    from pacs.processing.registry import discover
 
     with Archive.opened(settings, writer="serve") as archive:
         url = sign_in_link(settings, archive)
-    names = ", ".join(sorted(f"{spec.name} {spec.version}" for spec in discover(settings.plugins_path).values()))
+    # Asked in a process of its own: the supervisor lives long, and need not hold every processor's libraries.
+    listing = [sys.executable, "-m", "pacs", "processors", "list", "--json"]
+    environment = {**os.environ, "PACS_HOME": str(settings.home)}
+    found = subprocess.run(listing, env=environment, capture_output=True, text=True)
+    names = ", ".join(f"{row['name']} {row['version']}" for row in map(json.loads, found.stdout.splitlines()))
     lines = Table(box=None, show_header=False, pad_edge=False)
     lines.add_row("DICOM", f"{settings.dicom.ae_title} at {settings.dicom.host}:{settings.dicom.port}")
     lines.add_row("Web", f"{url}  (one-time sign-in; `pacs link` prints another)")
