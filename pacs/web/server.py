@@ -31,7 +31,7 @@ from pacs.web.door import Door
 from pacs.web.status import http_status
 
 log = logs.get_logger(__name__)
-STOP_S = 6.0
+STOP_S = 4.0
 """Seconds that open requests get to finish when the server stops."""
 
 SECURITY_HEADERS = {
@@ -164,7 +164,7 @@ class Threshold:
             await send(message)
 
         request = Request(scope, receive)
-        failed = False
+        broken = False
         try:
             if auth.wrong_host(request, scope["app"].state.door):
                 response = Response("this host name is not ours", 403, media_type="text/plain")
@@ -172,9 +172,9 @@ class Threshold:
             else:
                 await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            failed = True
+            broken = bool(status)
             log.exception("request_failed", error, http_status=status or 500)
-            if not status:
+            if not broken:
                 await JSONResponse({"error": "internal error"}, 500)(scope, receive, send_with_headers)
         # Neither path nor query: a caller may have put a name into either.
         route = getattr(scope.get("endpoint"), "__name__", "none")
@@ -185,7 +185,7 @@ class Threshold:
             http_status=status,
             duration_ms=round((time.perf_counter() - started) * 1000, 1),
         )
-        if failed and status:
+        if broken:
             # Half an answer is out; breaking the connection is the only way left to say that it is not whole.
             raise ConnectionAbortedError
 
