@@ -41,6 +41,8 @@ def native_frame(data: Buffer, image: Image) -> Array:
         return bits[: image.rows * image.columns].reshape(image.rows, image.columns)
     values = np.frombuffer(data, container(image), count=image.frame_bits // image.bits_allocated)
     if image.photometric_interpretation in ("YBR_FULL_422", "YBR_PARTIAL_422"):
+        if image.columns % 2:
+            raise NotTranscodable("an odd number of columns cannot share its chroma samples")
         pairs = values.reshape(image.rows, image.columns // 2, 4)
         full = np.empty((image.rows, image.columns // 2, 2, 3), values.dtype)
         full[..., 0] = pairs[..., :2]

@@ -16,21 +16,13 @@ from pacs.model.errors import NotTranscodable
 from pacs.model.instance import Buffer
 
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
+_COLOURS = frozenset({"RGB", "YBR_FULL"})
 _SMALLEST_BASE = 64
 _LEAST_LEVELS = 5
 
 
-def suits_htj2k(image: Image) -> bool:
-    """Say whether native frames of `image` can be HTJ2K without changing anything but Photometric Interpretation."""
-    return _suits(image, ("RGB", "YBR_FULL"))
-
-
-def suits_jpeg_ls(image: Image) -> bool:
-    """Say whether native frames of `image` can be JPEG-LS."""
-    return _suits(image, ("RGB", "YBR_FULL"))
-
-
-def _suits(image: Image, colours: tuple[str, ...]) -> bool:
+def suits(image: Image) -> bool:
+    """Say whether native frames of `image` can be compressed without changing anything but Photometric Interpretation."""
     if image.bits_allocated not in (8, 16) or not 0 < image.bits_stored <= image.bits_allocated:
         return False
     if not (0 < image.rows < syntax.LARGEST_SIDE and 0 < image.columns < syntax.LARGEST_SIDE):
@@ -38,7 +30,7 @@ def _suits(image: Image, colours: tuple[str, ...]) -> bool:
     if image.samples == 1:
         return image.photometric_interpretation in _GREY
     # Colour by plane would have to become colour by pixel: another data set than the one received.
-    return image.samples == 3 and image.photometric_interpretation in colours and image.planar_configuration == 0
+    return image.samples == 3 and image.photometric_interpretation in _COLOURS and image.planar_configuration == 0
 
 
 def encode_htj2k(frame: Buffer, image: Image) -> bytes:

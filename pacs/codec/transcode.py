@@ -6,6 +6,7 @@ compressed with loss, and a receiver that accepts no reachable syntax gets `NotT
 """
 
 import os
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from pacs.dicom.values import INDEXED, attributes
 from pacs.model.errors import NotTranscodable, NotUnderstood
 from pacs.model.instance import Buffer, Deidentified, Element, Encoded, StoredFrames
 
+_ELEMENT = struct.Struct("<HH2sH")
+_LONG_VRS = frozenset(vr.encode("ascii") for vr in dicom.LONG_VRS)
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _PIXEL_TAGS = frozenset({PIXEL_DATA, *syntax.ENCAPSULATION})
@@ -141,12 +144,12 @@ class Codec:
         Tried in turn: as stored; under a wider syntax; Explicit VR Little Endian, Implicit VR Little Endian, Deflated, Big
         Endian; compressed without loss. Raises `NotTranscodable` if none of `accepted` can be reached.
         """
-        before, after = _around_pixel_data(_parsed(header))
         relabelled = _as_stored(transfer_syntax_uid, accepted)
         if relabelled is not None:
             element = _pixel_element(stored, transfer_syntax_uid, stored.pixel_vr)
-            return DataSetParts((*dicom.join(before), *element, *dicom.join(after)), relabelled)
+            return DataSetParts((*_spliced(header, element),), relabelled)
         assert accepted is not None
+        before, after = _around_pixel_data(_parsed(header))
         target = next((uid for uid in (*syntax.UNCOMPRESSED, *_ENCODERS) if uid in accepted), None)
         if target is None:
             raise NotTranscodable("the receiver accepts none of the transfer syntaxes that this instance can be sent in")
@@ -225,7 +228,7 @@ class Codec:
 
     def _compressed(self, split: frames.Split, image: Image) -> tuple[Buffer, ...] | None:
         """Return all frames as HTJ2K, or None if one of them cannot be, or it does not pay."""
-        if not self._compress or split.packed or not lossless.suits_htj2k(image):
+        if not self._compress or split.packed or not lossless.suits(image):
             return None
 
         def one(numbered: tuple[int, Buffer]) -> bytes | None:
@@ -249,7 +252,7 @@ class Codec:
 
     def _encoded(self, frame: Buffer, image: Image, target: str) -> bytes:
         """Compress a native frame for a receiver, proven exact."""
-        if not lossless.suits_htj2k(image):
+        if not lossless.suits(image):
             raise NotTranscodable("these pixels cannot be compressed without loss")
         stream = lossless.compressed(frame, image, _ENCODERS[target], _decoder(target), prove=True, at_any_size=True)
         if stream is None:
@@ -307,6 +310,28 @@ def _parsed(header: Buffer) -> list[Element]:
 def _around_pixel_data(found: list[Element]) -> tuple[list[Element], list[Element]]:
     after = [one for one in found if one.tag > PIXEL_DATA]
     return (found[: -len(after)], after) if after else (found, [])
+
+
+def _spliced(header: Buffer, element: list[Buffer]) -> list[Buffer]:
+    """Put Pixel Data into a header at its place.
+
+    Headers are our own and authenticated, so finding the place needs no full walk: that would cost as much as all the rest of
+    sending an instance as it is stored.
+    """
+    position, end = 0, len(header)
+    while position < end:
+        group, number, vr, length = _ELEMENT.unpack_from(header, position)
+        if (group, number) > (0x7FE0, 0x0010):
+            break
+        if vr in _LONG_VRS:
+            length = int.from_bytes(header[position + 8 : position + 12], "little")
+            if length == 0xFFFFFFFF:
+                before, after = _around_pixel_data(_parsed(header))
+                return [*dicom.join(before), *element, *dicom.join(after)]
+            position += 4
+        position += 8 + length
+    view = memoryview(header)
+    return [view[:position], *element, view[position:]] if position < end else [header, *element]
 
 
 def _pixel_element(stored: StoredFrames, transfer_syntax_uid: str, pixel_vr: str) -> list[Buffer]:

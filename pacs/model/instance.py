@@ -135,8 +135,7 @@ class IndexEntry:
 class Sealed:
     """An encrypted, self-describing record (docs/format.md). Made only in `store`.
 
-    `record` are the buffers to write one after another. `spans` are (offset, length) within the record of the sealed chunks,
-    header chunk first, then one per frame, so that a frame can be read alone.
+    `record` are the buffers to write one after another.
     """
 
     object_id: UUID

@@ -65,7 +65,6 @@ class FileKeyProvider:
         text = body + f"checksum: {sha256(body.encode()).hexdigest()[:8]}\n"
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.parent.chmod(0o700)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 os.write(descriptor, text.encode())

@@ -4,11 +4,13 @@ They identify patients, so they never touch the disk in the clear, and each has 
 to discard one is to lose its key with its file.
 """
 
+import contextlib
 import errno
 import json
 import os
 import secrets
 import struct
+import time
 import uuid
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +27,7 @@ from pacs.store.record import PART_BYTES, TAG_BYTES
 MAGIC = b"\x89mPACSQ\n"
 _PREFIX = struct.Struct("<8sHHI16s16sI")
 _LENGTH = struct.Struct("<I")
+_ABANDONED_S = 3600.0
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -47,6 +50,7 @@ class Quarantine:
         self._provider = provider
         self._rows = rows
         self._floor_bytes = floor_bytes
+        self._sweep()
 
     def keep(self, received: Received, kind: str, reason: str) -> str:
         """Seal one object and list it; durable on return. Returns its id. Raises `OutOfResources`."""
@@ -93,6 +97,17 @@ class Quarantine:
         path.unlink(missing_ok=True)
         sync_folder(self._path)
         self._rows.remove(quarantine_id)
+
+    def files(self) -> list[str]:
+        """Return the ids of all objects that have a file, listed or not."""
+        return sorted(path.stem for path in self._path.glob("*.sealed"))
+
+    def _sweep(self) -> None:
+        """Remove what a crash left half written; never acknowledged, and old enough that nobody writes it any more."""
+        for path in self._path.glob("*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                    path.unlink()
 
     def _file(self, quarantine_id: str) -> Path:
         try:

@@ -1,5 +1,6 @@
 """Keys: made once, kept from others, and forgotten for good."""
 
+import base64
 import multiprocessing
 import os
 import stat
@@ -34,6 +35,15 @@ def test_a_key_file_is_for_its_owner_only(tmp_path: Path) -> None:
         path.chmod(mode)
         with pytest.raises(ConfigurationError, match="chmod 600"):
             FileKeyProvider.open(path)
+
+
+def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    """Making a key changes nothing about a folder that is not ours."""
+    tmp_path.chmod(0o755)
+
+    FileKeyProvider.create(tmp_path / "image.key")
+
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
 def test_a_key_is_never_replaced(tmp_path: Path) -> None:
@@ -72,10 +82,11 @@ def test_the_key_shows_nowhere(tmp_path: Path) -> None:
     """Neither the name of a key nor its repr tells the key."""
     path = tmp_path / "image.key"
     provider = FileKeyProvider.create(path)
-    secret = path.read_text(encoding="ascii").split("key: ")[1].split("\n")[0]
+    secret = path.read_text(encoding="ascii").split("\nkey: ")[1].split("\n")[0]
 
+    assert len(secret) == 44
     assert secret not in repr(provider)
-    assert provider.key_id not in secret
+    assert base64.b64decode(secret).hex()[:16] != provider.key_id
 
 
 def test_wrapping_binds_context_and_key(tmp_path: Path) -> None:

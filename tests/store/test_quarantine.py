@@ -1,5 +1,6 @@
 """The quarantine keeps what could not be made safe: whole, sealed, and listed."""
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -129,3 +130,17 @@ def test_what_cannot_be_listed_is_not_kept(quarantine: Quarantine, rows: Rows, t
         quarantine.keep(RECEIVED, "Quarantined", "")
 
     assert not list((tmp_path / "quarantine").iterdir())
+
+
+def test_what_a_crash_left_half_written_is_swept(quarantine: Quarantine, rows: Rows, tmp_path: Path) -> None:
+    """An old unfinished file is removed when the quarantine is opened; one that may still be written, and whole ones, stay."""
+    kept = quarantine.keep(RECEIVED, "Quarantined", "")
+    old, new = (tmp_path / "quarantine" / name for name in ("old.part", "new.part"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+
+    Quarantine(tmp_path / "quarantine", FileKeyProvider.open(tmp_path / "keys" / "image.key"), rows, floor_bytes=0)
+
+    assert (old.exists(), new.exists()) == (False, True)
+    assert quarantine.files() == [kept]

@@ -275,6 +275,27 @@ def test_a_full_disk_takes_nothing_of_a_group(small_disk: Path, sealer: Sealer) 
     store.close()
 
 
+def test_a_disk_that_fills_in_the_middle_of_a_group_gives_its_room_back(small_disk: Path, sealer: Sealer) -> None:
+    """When others take the last room while a group is written, all of the group goes, and what it took is free again."""
+
+    class Surprised(SegmentStore):
+        def _check_floor(self, size_bytes: int) -> None:
+            """See room where there is none."""
+
+    store = Surprised(small_disk / "store", writer="writer", segment_bytes=16 << 20, floor_bytes=0)
+    kept = store.put([_sealed(sealer, 1_000_000)])
+
+    with pytest.raises(OutOfResources):
+        store.put([_sealed(sealer, 6_000_000) for _ in range(12)])
+
+    status = os.statvfs(small_disk)
+    assert status.f_bavail * status.f_frsize > 50 << 20
+    assert _walk(store) == kept
+    kept += store.put([_sealed(sealer, 6_000_000) for _ in range(8)])
+    assert sorted(map(repr, _walk(store))) == sorted(map(repr, kept))
+    store.close()
+
+
 def test_a_writer_needs_a_plain_name(tmp_path: Path) -> None:
     """A name that could leave the folder is refused."""
     for name in ("", "../up", "a/b", "a.b", "x" * 80):
