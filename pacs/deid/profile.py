@@ -1,7 +1,7 @@
 """De-identification on arrival: Received ▶ Deidentified (PS3.15 Annex E).
 
-`Deidentifier` puts the rooms' parts in order: refuse what cannot be made safe, gather whom the object names, treat every element
-by the tables, search once more for what may have been left, and write down what was done. The same input gives the same
+`Deidentifier` puts the rooms' parts in order: refuse what cannot be made safe, gather whom the object names, treat every
+element by the tables, search once more for what may have been left, and write down what was done. The same input gives the same
 output in every process; nothing here has a clock or a counter. Attribute rules are in `policy.py`, the engine in `walk.py`.
 """
 

@@ -57,8 +57,8 @@ _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _CODE_LIKE = re.compile(r"[a-z]{1,3}[0-9]{1,3}[a-z]{0,2}\Z")
 _QUANTITY = re.compile(r"([0-9]{1,4})([a-zµ%°]+)\Z")
 _UNITS = frozenset(
-    "mm cm m um µm ms s sec secs min h hr hz khz mhz kv kvp kev mev ma mas mg ml cc gy mgy cgy bq mbq kbq mci t deg d x th st nd "
-    "rd i f w fps hu mmol kg g l pct ph y yr yrs wk wks mo mth bit bits ch sl fr b".split()
+    "mm cm m um µm ms s sec secs min h hr hz khz mhz kv kvp kev mev ma mas mg ml cc gy mgy cgy bq mbq kbq mci t deg d x th st "
+    "nd rd i f w fps hu mmol kg g l pct ph y yr yrs wk wks mo mth bit bits ch sl fr b".split()
 )
 _ORPHANS = re.compile(r"(?:\s*[,;:=^/_|&+()\[\]{}<>-]\s*){2,}")
 

@@ -9,6 +9,7 @@ lengths and in tag order; UN elements that the dictionary knows come back with t
 import struct
 import zlib
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 
 from pacs.dicom.dictionary import vr_of, vrs_of
@@ -75,6 +76,7 @@ _set_tag, _set_vr, _set_value, _set_encoded, _set_undefined_length = (
 
 _short = struct.Struct("<HH2sH")
 _long = struct.Struct("<I")
+_length16, _length32 = struct.Struct("<H").pack, _long.pack
 _tag = struct.Struct("<HHI")
 
 
@@ -503,14 +505,28 @@ class _Converter:
         if vr == "UN" or len(value) & 1:
             # In big endian the value of UN is little endian all the same (PS3.5 6.2.2 note 2).
             return _repaired(tag, vr, bytes(value))
-        return _made(tag, vr, bytes(value) if len(value) < _SMALL_BYTES else value)
+        if len(value) >= _SMALL_BYTES:
+            # `_made` knows what to do where a short VR cannot hold the length.
+            return _made(tag, vr, value)
+        plain = bytes(value)
+        one = _blank(Element)
+        _set_tag(one, tag)
+        _set_vr(one, vr)
+        _set_value(one, plain)
+        _set_encoded(one, _prefix(tag, vr) + (_length16 if vr in SHORT_VRS else _length32)(len(plain)) + plain)
+        _set_undefined_length(one, False)
+        return one
+
+
+@lru_cache(maxsize=8192)
+def _prefix(tag: int, vr: str) -> bytes:
+    """Return tag and VR, up to the length, of an Explicit VR Little Endian element."""
+    return struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode()) + (b"" if vr in SHORT_VRS else b"\0\0")
 
 
 def _implicit_vr(tag: int, signed: bool, lut_entries: int, length: int) -> str:
     """Return the VR for an element that came without one (PS3.5 A.1)."""
     vrs = vrs_of(tag)
-    if tag >> 16 & 1 and vrs == ("UN",):
-        return "UN"
     if len(vrs) == 1:
         vr = vrs[0]
     elif vrs[:2] == ("US", "SS"):
