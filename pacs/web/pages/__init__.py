@@ -33,7 +33,7 @@ PAGE_SIZE = 25
 MOST_FOUND = 2000
 JOBS_SHOWN = 200
 MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "PT", "RF", "SEG", "SR", "US", "XA")
-WITHOUT_PICTURES = frozenset(("SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "REG", "RWV", "PLAN", "ECG", "HD", "AU", "FID"))
+WITHOUT_PICTURES = frozenset(("SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "REG", "RWV", "PLAN", "ECG", "HD", "AU", "FID", "ANN"))
 WINDOWS = {
     "CT": (("Soft tissue", "40,400"), ("Lung", "-600,1500"), ("Bone", "400,1800"), ("Brain", "40,80"), ("Liver", "60,160")),
 }

@@ -1,0 +1,204 @@
+"""The pages say what the archive holds, as plain HTML that needs no script."""
+
+import uuid
+from collections.abc import Iterator
+from html.parser import HTMLParser
+
+import making
+import pytest
+from serving import OTHER_STUDY, cine
+from starlette.testclient import TestClient
+
+from pacs.archive import Archive
+from pacs.ingest import ingest
+from pacs.model.instance import Origin
+from pacs.model.job import Claim, JobState, NewJob
+from pacs.web.server import create_app
+
+
+class Site:
+    """An archive with two studies and a browser that is signed in."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        self.browser = TestClient(create_app(archive), base_url="http://localhost", client=("127.0.0.1", 1))
+        self.browser.get(f"/sign-in/{archive.index.access.new_link(60)}")
+        self.studies = [row.study_instance_uid for row in archive.index.studies()]
+        self.series = archive.index.series_of(self.big)
+
+    @property
+    def big(self) -> str:
+        """Study Instance UID of the study with two series."""
+        return next(row.study_instance_uid for row in self.archive.index.studies() if row.series == 2)
+
+    def page(self, path: str) -> str:
+        """Return a page as text."""
+        answer = self.browser.get(path)
+        assert answer.status_code == 200, path
+        return answer.text
+
+    def job(self, processor: str = "ct_lungs", **values: object) -> str:
+        """Add a job and return its id."""
+        new = NewJob(
+            uuid.uuid4().hex,
+            processor,
+            "1.2.0",
+            {},
+            "chest",
+            "default",
+            self.big,
+            (self.series[0].series_instance_uid,),
+            "quiet",
+        )
+        (job_id,) = self.archive.index.jobs.add([new])
+        return job_id
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two studies: CT and cine in one, CT in the other."""
+    with making.archive(tmp_path_factory.mktemp("home")) as archive:
+        for ds in (
+            *making.ct_series(4),
+            cine(),
+            making.dataset(study_uid=OTHER_STUDY, series_uid=f"{OTHER_STUDY}.1", patient_id="MRN-2"),
+        ):
+            ingest(archive, making.received(ds, origin=Origin.STOW))
+        yield Site(archive)
+
+
+class Checker(HTMLParser):
+    """Collects what every page owes: labels, alternatives, no inline code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.problems: list[str] = []
+        self.language = self.title = self.headings = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Look at one start tag."""
+        given = dict(attrs)
+        self.language += tag == "html" and bool(given.get("lang"))
+        self.headings += tag == "h1"
+        self.title += tag == "title"
+        if tag == "img" and "alt" not in given:
+            self.problems.append("an image without alternative")
+        if tag == "script" and "src" not in given and given.get("type") != "application/json":
+            self.problems.append("inline script")
+        if "style" in given or any(name.startswith("on") for name in given):
+            self.problems.append(f"inline code on {tag}")
+        if tag == "th" and "scope" not in given:
+            self.problems.append("a table head without scope")
+
+
+def test_every_page_is_sound(site: Site) -> None:
+    """One h1, a language, a title, alternatives for images, and nothing that the strict CSP would stop."""
+    job = site.job()
+    series = site.series[0].series_instance_uid
+    for path in (
+        "/",
+        "/jobs",
+        f"/jobs/{job}",
+        "/upload",
+        f"/studies/{site.big}",
+        f"/studies/{site.big}/series/{series}",
+        "/sign-in",
+    ):
+        checker = Checker()
+        checker.feed(site.page(path))
+        assert (checker.problems, checker.language, checker.title, checker.headings) == ([], 1, 1, 1), path
+        assert "Research use, not for diagnosis" in site.page(path)
+
+
+def test_studies_are_listed_searched_and_filtered(site: Site) -> None:
+    """All studies; by patient ID; by modality; by date; none."""
+    patients = [row.patient_id for row in site.archive.index.studies()]
+
+    assert all(patient in site.page("/") for patient in patients)
+    found = site.page(f"/?text={patients[0].lower()}")
+    assert patients[0] in found
+    assert patients[1] not in found
+    assert "1 study" in site.page("/?modality=OT")
+    assert "No study matches" in site.page("/?modality=MG")
+    assert "No study matches" in site.page("/?text=%25")
+    assert "2 studies" in site.page("/?from=1900-01-01&to=2099-12-31")
+    assert "No study matches" in site.page("/?to=1900-01-01")
+    assert "No study matches" in site.page("/?from=2020-01-01&to=2010-01-01")
+
+
+@pytest.mark.parametrize(
+    "query", ["page=0", "page=x", "page=999999", "from=x&to=y", "text=%00%ff", "modality=%22%3E%3Cscript%3E"]
+)
+def test_odd_queries_are_harmless(site: Site, query: str) -> None:
+    """Whatever is typed into the address is a page, and nothing of it becomes markup."""
+    assert "<script>" not in site.page(f"/?{query}")
+
+
+def test_a_study_shows_its_series_and_thumbnails_that_load(site: Site) -> None:
+    """Every picture that the page names can be fetched."""
+    page = site.page(f"/studies/{site.big}")
+
+    for series in site.series:
+        place = f"/dicom-web/studies/{site.big}/series/{series.series_instance_uid}/thumbnail"
+        assert place in page
+        assert site.browser.get(place).headers["content-type"] == "image/jpeg"
+    assert "4 objects" in page
+
+
+def test_a_series_can_be_scrolled_without_a_script(site: Site) -> None:
+    """`?image=n` shows the n-th image; frames of a multi-frame image count one by one."""
+    ct, movie = site.series
+
+    assert "1 / 4" in site.page(f"/studies/{site.big}/series/{ct.series_instance_uid}?image=1")
+    assert "4 / 4" in site.page(f"/studies/{site.big}/series/{ct.series_instance_uid}?image=999")
+    assert "/frames/3/rendered" in site.page(f"/studies/{site.big}/series/{movie.series_instance_uid}?image=3")
+
+
+def test_a_derived_series_names_its_processor_and_sources(site: Site) -> None:
+    """Badge, processor, version, link to the job, link to the source."""
+    job_id = site.job("petct_fusion")
+    site.archive.index.jobs.claim(job_id, "w", 60)
+    ct, movie = site.series
+    site.archive.index.jobs.succeed(Claim(job_id, "w"), "", [movie.series_instance_uid])
+
+    page = site.page(f"/jobs/{job_id}")
+
+    assert "succeeded" in page
+    assert f"/studies/{site.big}/series/{ct.series_instance_uid}" in page
+    assert f"/studies/{site.big}/series/{movie.series_instance_uid}" in page
+
+
+def test_jobs_show_state_progress_and_reason_and_can_be_cancelled_and_repeated(site: Site) -> None:
+    """What the table says is on the page; the buttons do what they say."""
+    job_id = site.job("enhance")
+    site.archive.index.jobs.claim(job_id, "w", 60)
+    site.archive.index.jobs.progress(Claim(job_id, "w"), 0.42, "halfway")
+    assert "42 %" in site.page("/jobs")
+    assert "halfway" in site.page("/jobs")
+
+    site.browser.post(f"/jobs/{job_id}/cancel", headers={"Sec-Fetch-Site": "same-origin"})
+    assert site.archive.index.jobs.get(job_id).state is JobState.CANCELLED
+    site.browser.post(f"/jobs/{job_id}/again", headers={"Sec-Fetch-Site": "same-origin"})
+    assert site.archive.index.jobs.get(job_id).state is JobState.QUEUED
+
+    site.archive.index.jobs.claim(job_id, "w2", 60)
+    site.archive.index.jobs.fail(Claim(job_id, "w2"), "a gap between slices", retry_in_s=None)
+    assert "a gap between slices" in site.page("/jobs?state=failed")
+    assert job_id not in site.page("/jobs?state=succeeded")
+
+
+def test_values_are_escaped(site: Site) -> None:
+    """Text from outside is text, never markup."""
+    site.job("<img src=x onerror=alert(1)>")
+
+    assert "<img src=x" not in site.page("/jobs")
+    assert "&lt;img src=x" in site.page("/jobs")
+
+
+def test_errors_are_pages_for_people(site: Site) -> None:
+    """404 with a page for a browser, JSON for a script."""
+    for path in ("/nothing", "/jobs/none", "/studies/1.2.3"):
+        answer = site.browser.get(path, headers={"Accept": "text/html"})
+        assert answer.status_code == 404
+        assert "<h1>Not found</h1>" in answer.text
+    assert site.browser.get("/nothing").json()["error"]
