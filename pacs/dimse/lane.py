@@ -20,7 +20,7 @@ from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu_primitives import A_RELEASE
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
 from pynetdicom.transport import AssociationSocket
 
 from pacs.dimse import messages
@@ -153,11 +153,22 @@ class LaneDul(DULServiceProvider):
         super().__init__(assoc)
         self.daemon = True
         self._kill_thread: bool = False
-        self.to_user_queue = _Announcing(lambda: assoc.dimse.msg_queue.put((None, None)))
+        self.to_user_queue = _Announcing(self._announced)
+        self.rejected = False
         self._alarm, self._bell = socket.socketpair()
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
         self._closing_since: float | None = None
+
+    def _announced(self, primitive: Any) -> None:
+        """Wake the thread that waits for messages, for a release or an abort; remember a rejection.
+
+        pynetdicom forgets a rejection that comes before it looked whether the connection stands.
+        """
+        if isinstance(primitive, A_RELEASE | A_ABORT | A_P_ABORT):
+            self.assoc.dimse.msg_queue.put((None, None))
+        elif isinstance(primitive, A_ASSOCIATE) and primitive.result:
+            self.rejected = True
 
     def wake(self) -> None:
         """Make the reactor look at its queues."""
@@ -509,17 +520,15 @@ class LaneAssociation(Association):
 
 
 class _Announcing(queue.Queue):  # type: ignore[type-arg]
-    """A queue that tells somebody else when something was put."""
+    """A queue that tells somebody else what was put."""
 
-    def __init__(self, announce: Callable[[], None]) -> None:
+    def __init__(self, announce: Callable[[Any], None]) -> None:
         super().__init__()
         self._announce = announce
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         super().put(item, block, timeout)
-        # The waiting thread is woken for a release or an abort; an association still negotiating reads this queue itself.
-        if isinstance(item, A_RELEASE) or type(item).__name__ in ("A_ABORT", "A_P_ABORT"):
-            self._announce()
+        self._announce(item)
 
 
 def _pdus(context_id: int, command: int, buffers: Sequence[Buffer], room: int) -> Iterator[list[Buffer]]:

@@ -34,6 +34,8 @@ CONTEXT_LIMIT = 128
 Proposal = tuple[str, tuple[str, ...]]
 """An abstract syntax and the transfer syntaxes offered for it in one context."""
 _LOOK_AHEAD = 256
+_PATIENCE = 3
+"""How often in a row a peer that was there may be missing before the rest of the files is given up."""
 _MAPPED_FROM = 1 << 25
 
 
@@ -112,7 +114,7 @@ def associate(
         association.requestor.add_negotiation_item(build_role(uid, scp_role=True))
     association.request()
     if not association.is_established:
-        why = "rejected the association" if association.is_rejected else "does not answer"
+        why = "rejected the association" if association.is_rejected or association.dul.rejected else "does not answer"
         association.kill()
         raise PeerUnavailable(f"{called} at {host}:{port} {why}")
     return association
@@ -211,6 +213,7 @@ def get(
         ways = [(syntax,) for syntax in offered] if room >= len(offered) else [offered, (contexts.EXPLICIT_LITTLE_ENDIAN,)]
         proposals += [(sop_class, way) for way in ways]
     count = 0
+    directory.mkdir(parents=True, exist_ok=True)
     with _open(host, port, ae_title, calling, proposals[:CONTEXT_LIMIT], timeout_s, as_scp=sop_classes) as association:
         context_id, syntax = _context(association, uid)
         keys = {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": study_uid}
@@ -242,7 +245,7 @@ def send(
     with _Sender(host, port, ae_title, calling, timeout_s) as sender:
         for group in _groups(files, _LOOK_AHEAD):
             known = [(path, *_meta(path)) for path in group]
-            sender.need([(cls, syntax) for _, cls, _, syntax in known if syntax])
+            sender.expect((cls, syntax) for _, cls, _, syntax in known if syntax)
             for path, sop_class_uid, sop_instance_uid, syntax in known:
                 result = sender.send(path, sop_class_uid, sop_instance_uid, syntax)
                 report.results.append(result)
@@ -259,8 +262,10 @@ class _Sender:
         self._called, self._calling, self._timeout_s = called, calling, timeout_s
         self._association: LaneAssociation | None = None
         self._proposed: set[tuple[str, str]] = set()
+        self._ahead: list[tuple[str, str]] = []
         self._message_id = 0
         self._ever = False
+        self._missed = 0
 
     def __enter__(self) -> "_Sender":
         return self
@@ -268,38 +273,44 @@ class _Sender:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def need(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Make sure that these (SOP Class, transfer syntax) pairs are negotiated, as far as one association holds them."""
-        wanted = set(pairs)
-        if wanted <= self._proposed and self._association is not None:
+    def expect(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Say which (SOP Class, transfer syntax) pairs come next, so that one association carries as many as it can."""
+        self._ahead = list(dict.fromkeys(pairs))
+
+    def _carry(self, pair: tuple[str, str]) -> None:
+        """Make sure that the association carries `pair`; open one that carries it and what comes next."""
+        if pair in self._proposed and self._association is not None and self._association.is_established:
+            return
+        if self._missed >= _PATIENCE:
             return
         self._close()
+        by_class: dict[str, list[str]] = {}
+        for sop_class_uid, syntax in (pair, *self._ahead):
+            by_class.setdefault(sop_class_uid, []).append(syntax)
         proposals: list[Proposal] = []
         self._proposed = set()
-        for sop_class_uid in sorted({cls for cls, _ in wanted}):
-            own = sorted(syntax for cls, syntax in wanted if cls == sop_class_uid)
+        for sop_class_uid, own in by_class.items():
             ways = list(dict.fromkeys([*own, contexts.EXPLICIT_LITTLE_ENDIAN, contexts.IMPLICIT_LITTLE_ENDIAN]))
             if len(proposals) + len(ways) > CONTEXT_LIMIT:
                 break
             proposals += [(sop_class_uid, (syntax,)) for syntax in ways]
             self._proposed |= {(sop_class_uid, syntax) for syntax in own}
-        if proposals:
-            host, port = self._where
-            try:
-                self._association = associate(
-                    host, port, called=self._called, calling=self._calling, proposals=proposals, timeout_s=self._timeout_s
-                )
-                self._ever = True
-            except PeerUnavailable:
-                if not self._ever:
-                    raise
+        host, port = self._where
+        try:
+            self._association = associate(
+                host, port, called=self._called, calling=self._calling, proposals=proposals, timeout_s=self._timeout_s
+            )
+            self._ever, self._missed = True, 0
+        except PeerUnavailable:
+            self._missed += 1
+            if not self._ever:
+                raise
 
     def send(self, path: Path, sop_class_uid: str, sop_instance_uid: str, syntax: str) -> FileResult:
         """Send one file."""
         if not syntax:
             return FileResult(path, None, "not a DICOM file")
-        if (sop_class_uid, syntax) not in self._proposed or self._association is None or not self._association.is_established:
-            self.need([(sop_class_uid, syntax)])
+        self._carry((sop_class_uid, syntax))
         if self._association is None:
             return FileResult(path, None, "the peer cannot be reached any more")
         ways = accepted(self._association, sop_class_uid)
@@ -453,12 +464,14 @@ def _meta(path: Path) -> tuple[str, str, str]:
         with path.open("rb") as file:
             parts = part10.split(file.read(1 << 16))
         found = (parts.sop_class_uid, parts.sop_instance_uid, parts.transfer_syntax_uid)
-        if not all(found[:2]):
-            # File Meta Information is missing or says too little; the data set itself must tell.
-            parts = part10.split(_mapped(path))
-            read = elements.read(parts.data_set, parts.transfer_syntax_uid)
-            named = values.attributes(read, ("SOPClassUID", "SOPInstanceUID"))
-            found = (named.get("SOPClassUID", ""), named.get("SOPInstanceUID", ""), parts.transfer_syntax_uid)
+        if not all(found[:2]) or found[1].encode("ascii", "replace") not in bytes(parts.data_set):
+            # File Meta Information is missing, or names another object than the one in the file, which happens.
+            with contextlib.suppress(NotUnderstood):
+                parts = part10.split(_mapped(path))
+                read = elements.read(parts.data_set, parts.transfer_syntax_uid)
+                named = values.attributes(read, ("SOPClassUID", "SOPInstanceUID"))
+                uids = named.get("SOPClassUID") or found[0], named.get("SOPInstanceUID") or found[1]
+                found = (*uids, parts.transfer_syntax_uid)
     except (OSError, ValueError, ArchiveError):
         return "", "", ""
     return found if all(identifier.is_uid(uid) for uid in found) else ("", "", "")

@@ -110,3 +110,56 @@ def test_a_refused_query_is_told_with_its_status(door: Door) -> None:
     """Not an empty list."""
     with pytest.raises(NotUnderstood, match="A900"):
         scu.find("127.0.0.1", door.port, "MINIPACS", {"QueryRetrieveLevel": "NOWHERE"})
+
+
+def test_send_goes_on_after_the_association_broke(tmp_path: Path) -> None:
+    """The file that was under way is reported, the rest goes over a new association."""
+    seen = []
+
+    def once(event: evt.Event) -> int:
+        seen.append(event.request.AffectedSOPInstanceUID)
+        if len(seen) == 2:
+            event.assoc.abort()
+        return 0
+
+    ae = AE(ae_title="SHAKY")
+    ae.add_supported_context(CT)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, once)])
+    try:
+        report = scu.send(making.write_files(tmp_path, making.ct_series(4)), "127.0.0.1", server.server_address[1], "SHAKY")
+    finally:
+        server.shutdown()
+
+    assert [one.stored for one in report.results] == [True, False, True, True]
+    assert report.results[1].status is None
+
+
+def test_send_gives_up_on_a_peer_that_went_away(tmp_path: Path) -> None:
+    """A peer that is gone for good is not asked again for each of a thousand files."""
+    ae = AE(ae_title="GONE")
+    ae.add_supported_context(CT)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: 0)])
+    files = making.write_files(tmp_path, making.ct_series(1)) * 200
+
+    def leave(result: scu.FileResult) -> None:
+        if not told:
+            server.shutdown()
+            for association in server.active_associations:
+                association.abort()
+        told.append(result)
+
+    told: list[scu.FileResult] = []
+    report = scu.send(files, "127.0.0.1", server.server_address[1], "GONE", on_progress=leave)
+
+    assert (report.stored, len(report.failed)) == (1, 199)
+
+
+def test_the_data_sets_own_uid_counts_not_a_wrong_file_header(door: Door, tmp_path: Path) -> None:
+    """A file whose meta information names another object is sent under its real name."""
+    ds = making.dataset()
+    path = tmp_path / "wrong.dcm"
+    path.write_bytes(
+        making.part10(ds).replace(str(ds.SOPInstanceUID).encode(), b"1.2.3." + b"9" * (len(ds.SOPInstanceUID) - 6), 1)
+    )
+
+    assert scu.send([path], "127.0.0.1", door.port, "MINIPACS").stored == 1
