@@ -49,6 +49,8 @@ PLANAR_CONFIGURATION = 0x00280006
 _SAMPLES, _FRAMES, _ROWS, _COLUMNS = 0x00280002, 0x00280008, 0x00280010, 0x00280011
 _ALLOCATED, _STORED, _HIGH, _REPRESENTATION = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 LARGEST_SIDE = 1 << 16
+MOST_FRAMES = (1 << 31) - 1
+"""The largest number that IS can hold (PS3.5 6.2), and that every database can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,6 @@ def _text(elements: Mapping[int, Element], tag: int) -> str:
 def _frames(elements: Mapping[int, Element]) -> int:
     text = _text(elements, _FRAMES).partition("\\")[0].strip()
     try:
-        return min(max(1, int(text)), (1 << 32) - 1)
+        return min(max(1, int(text)), MOST_FRAMES)
     except ValueError:
         return 1

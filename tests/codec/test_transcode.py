@@ -242,6 +242,23 @@ def test_nothing_is_lost_whatever_the_attributes_say(attributes: dict[str, objec
 _SHARED = Codec()
 
 
+@pytest.mark.parametrize("text", ["99999999999", "-3", "many", ""])
+def test_an_absurd_number_of_frames_is_kept_and_not_believed(codec: Codec, text: str) -> None:
+    """Number of Frames beyond what IS can hold, or no number at all, harms nothing: the data set goes out as it came."""
+    ds = sealing.image(_smooth("uint8", 1, 8, 8))
+    data = sealing.explicit(ds)
+    value = text.encode() + b" " * (len(text) % 2)
+    element = bytes.fromhex("280008004953")
+    at = data.index(element)
+    data = data[:at] + element + len(value).to_bytes(2, "little") + value + data[at + 10 :]
+
+    one = codec.encode(sealing.deidentified(data), b"")
+
+    assert 1 <= one.number_of_frames < 1 << 31
+    parts = codec.data_set(one.header, sealing.stored_frames(one), one.transfer_syntax_uid, [image.EXPLICIT_LITTLE_ENDIAN])
+    assert b"".join(bytes(buffer) for buffer in parts.buffers) == data
+
+
 def test_noise_is_kept_as_it_is(codec: Codec) -> None:
     """Pixels that would grow stay native."""
     ds = sealing.image(np.random.default_rng(3).integers(0, 1 << 16, (1, 64, 64)).astype(np.uint16))
