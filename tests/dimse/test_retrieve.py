@@ -17,9 +17,10 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
-from pacs.dimse import contexts, messages, scu
+from pacs.dimse import contexts, messages, retrieve, scu
 from pacs.dimse.messages import Command, Message
 from pacs.model.errors import IntegrityError
+from pacs.model.instance import InstanceKey, Location, Stored
 from pacs.model.peer import Peer
 
 MOVE, GET = contexts.STUDY_ROOT_MOVE, contexts.STUDY_ROOT_GET
@@ -419,3 +420,70 @@ def test_dcmtk_moves_a_study(filled: Door, tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout
     assert len([one for one in out.iterdir() if dcmread(one).SOPClassUID == CT]) == 4
+
+
+def instance(sop_class_uid: str, number: int, transfer_syntax_uid: str = HTJ2K[0]) -> Stored:
+    """Return a row of the index without anything behind it."""
+    key = InstanceKey("1", "1.1", f"1.1.{number}")
+    return Stored(key, sop_class_uid, transfer_syntax_uid, Location("s", 0, 0), 1, b"")
+
+
+def test_m14_more_than_128_contexts_take_several_associations() -> None:
+    """Every instance finds all of its contexts in one association, and none has more than it can."""
+    instances = [instance(sop_class, number) for number, sop_class in enumerate(sorted(contexts.STORAGE_CLASSES) * 2)]
+
+    batches = retrieve._batches(instances)
+
+    assert len(batches) > 4
+    assert all(len(batch) <= 128 for batch in batches)
+    assert all(any(set(retrieve._needs(one)) <= batch for batch in batches) for one in instances)
+
+
+def test_m12_message_ids_wrap_at_65535() -> None:
+    """After 65535 comes 1; 0 is none."""
+    ids = retrieve._message_ids()
+
+    last = [next(ids) for _ in range(65537)]
+
+    assert (last[0], last[65534], last[65535]) == (1, 65535, 1)
+
+
+@pytest.mark.parametrize(
+    ("codes", "final"),
+    [
+        ([0, 0], 0x0000),
+        ([], 0x0000),
+        ([0, 0xA700], 0xB000),
+        ([0, 0xB000], 0xB000),
+        ([0xB000, None], 0xB000),
+        ([None, 0xC000], 0xA702),
+    ],
+)
+def test_m6_the_final_status_follows_from_the_counters(codes: list[int | None], final: int) -> None:
+    """Never 0000 with a failure; A702 only if nothing got through (PS3.4 C.4.2.1.5)."""
+    tally = retrieve._Tally(len(codes))
+
+    for code in codes:
+        tally.count(code, "1.2")
+
+    assert tally.final() == final
+    assert tally.remaining == 0
+    assert tally.completed + tally.failed + tally.warning == len(codes)
+
+
+def test_m14_more_than_65535_instances_are_refused_not_wrapped(filled: Door) -> None:
+    """A701 with a comment; the counters are 16 bits wide."""
+    many = [instance(CT, number) for number in range(65536)]
+    index = filled.archive.index
+
+    class Full:
+        peers = index.peers
+
+        def locate(self, **_: Any) -> list[Stored]:
+            return many
+
+    filled.server.archive = replace(filled.archive, index=Full())  # type: ignore[arg-type]
+    (refused,) = answers(filled, Command.C_GET_RQ, GET, {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": "1.2"})
+
+    assert refused.status == 0xA701
+    assert "65535" in refused.text(messages.ERROR_COMMENT)
