@@ -86,6 +86,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_patient_birth_date", "patient", ["birth_date"])
     op.create_index("ix_patient_name_key", "patient", ["name_key"])
+    op.create_index("ix_patient_name_key2", "patient", ["name_key2"])
+    op.create_index("ix_patient_name_key3", "patient", ["name_key3"])
     op.create_table(
         "peer",
         sa.Column("ae_title", KEY, nullable=False),
@@ -155,7 +157,6 @@ def upgrade() -> None:
     op.create_index("ix_study_due", "study", ["last_arrival"], sqlite_where=DUE, postgresql_where=DUE)
     op.create_index("ix_study_newest", "study", ["study_date", "study_time", "study_instance_uid"])
     op.create_index("ix_study_patient_pk", "study", ["patient_pk"])
-    op.create_index("ix_study_referring_key", "study", ["referring_key"])
     op.create_index("ix_study_study_id", "study", ["study_id"])
     op.create_table(
         "series",
@@ -183,7 +184,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("study_pk", "series_instance_uid", name="uq_series_study_pk_series_instance_uid"),
     )
     op.create_index("ix_series_due", "series", ["last_arrival"], sqlite_where=DUE, postgresql_where=DUE)
-    op.create_index("ix_series_modality", "series", ["modality"])
+    op.create_index("ix_series_modality", "series", ["modality", "study_pk", "instances"])
     op.create_index("ix_series_series_instance_uid", "series", ["series_instance_uid"])
     op.create_table(
         "instance",

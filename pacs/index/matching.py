@@ -5,6 +5,7 @@ Wild cards become GLOB on SQLite and LIKE on PostgreSQL, which are both case-sen
 Range matching compares strings (DA as YYYYMMDD, TM at full precision), which is the order of the values.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def value_condition(connections: Connections, keyword: str, vr: str, column: Tex
         raise InvalidQuery(f"{keyword}: range matching is for dates and times only")
     if isinstance(match, Wildcard):
         if vr in WILD:
-            return sa.and_(column != "", like(connections, column, text_key(match.pattern)))
+            return beginning_like(connections, column, text_key(match.pattern))
         return column == text_key(match.pattern)
     return column == text_key(match.value)
 
@@ -118,13 +119,21 @@ def name_condition(
         return sa.and_(words != "", *parts)
 
     def one(column: Text, group: str) -> Condition:
-        return sa.and_(column != "", like(connections, column, group)) if wild else column == group
+        return beginning_like(connections, column, group) if wild else column == group
 
     groups = _name_pattern(value) if wild else name_keys(value)
     if "=" not in value:
         return _any(one(column, groups[0]) for column in columns)
     restricting = [(column, group) for column, group in zip(columns, groups, strict=True) if group.strip("*")]
     return sa.and_(sa.true(), *(one(column, group) for column, group in restricting))
+
+
+def beginning_like(connections: Connections, column: Text, pattern: str) -> Condition:
+    """Like `like`, for values that are not empty, and with the range of what begins as the pattern does, for an index."""
+    beginning = re.split(r"[*?]", pattern, maxsplit=1)[0]
+    if not beginning:
+        return sa.and_(column != "", like(connections, column, pattern))
+    return sa.and_(column >= beginning, column <= beginning + "\U0010ffff", like(connections, column, pattern))
 
 
 def like(connections: Connections, column: Text, pattern: str, *, wild: bool = True) -> Condition:

@@ -4,7 +4,7 @@ Keys of the level asked and of those above restrict joined rows; keys of levels 
 on the same entity. Answers are streamed, newest study first. What is held, or has no instances, is not there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,6 +65,8 @@ _ORDER: dict[Level, tuple[sa.ColumnElement[Any], ...]] = {
     Level.SERIES: (t.series.c.series_number.nulls_last(), t.series.c.series_instance_uid, t.series.c.pk),
     Level.IMAGE: (t.instance.c.instance_number.nulls_last(), t.instance.c.sop_instance_uid),
 }
+# Keys with an index of their own: found from below, as a list, instead of by looking into every study.
+_FEW = frozenset({"SOPInstanceUID", "SeriesInstanceUID", "Modality"})
 ORDER = (*_ORDER[Level.STUDY], *_ORDER[Level.SERIES], *_ORDER[Level.IMAGE])
 """Newest study first, then series and instances by number; the order of everything that is listed."""
 
@@ -142,14 +144,28 @@ def _restricted(connections: Connections, statement: sa.Select[Any], query: Quer
         conditions[Level.SERIES].append(sa.true())
     if conditions[Level.IMAGE] and query.level is not Level.IMAGE:
         conditions[Level.IMAGE] += visible(include_held)
+    few = {level for keyword in query.matches if keyword in _FEW for level in (level_of(keyword),)}
     below: Condition | None = None
     for level in reversed(LEVELS[depth + 1 :]):
         own = [*conditions[level], *([below] if below is not None else [])]
         if own:
-            inner = sa.select(1).select_from(_TABLE[level]).where(_PARENT[level], *own)
-            below = sa.exists(inner.correlate_except(_TABLE[level]))
+            below = _below(level, own, few=bool(few & set(LEVELS[_DEPTH[level] :])))
+    if query.level is not Level.PATIENT and conditions[Level.PATIENT]:
+        # As a list of patients, so that the search begins with them and not with all studies.
+        patients = sa.select(t.patient.c.pk).where(*conditions[Level.PATIENT]).correlate(None)
+        conditions[Level.PATIENT] = [t.study.c.patient_pk.in_(patients)]
     above = [condition for level in LEVELS[: depth + 1] for condition in conditions[level]]
     return statement.select_from(joined).where(*above, *([below] if below is not None else []))
+
+
+def _below(level: Level, conditions: Sequence[Condition], *, few: bool) -> Condition:
+    """Return whether something of a level belongs to the row above it and meets all conditions."""
+    table, parent = _TABLE[level], _TABLE[LEVELS[_DEPTH[level] - 1]]
+    if few:
+        link = table.c[f"{parent.name}_pk"]
+        return parent.c.pk.in_(sa.select(link).where(*conditions).correlate(None))
+    inner = sa.select(1).select_from(table).where(_PARENT[level], *conditions)
+    return sa.exists(inner.correlate_except(table))
 
 
 def visible(include_held: bool = False) -> list[Condition]:
@@ -181,11 +197,12 @@ def _computed_condition(connections: Connections, keyword: str, match: Match) ->
     # PS3.4 C.6.2.1.2 note: a study matches if any of its series has the modality; the answer names them all.
     if keyword in ("ModalitiesInStudy", "SOPClassesInStudy"):
         any_series = t.series.alias()
-        of_study = [any_series.c.study_pk == t.study.c.pk, any_series.c.instances > 0]
         if keyword == "ModalitiesInStudy":
             own = matching.value_condition(connections, keyword, "CS", any_series.c.modality, match)
-        else:
-            own = matching.several_condition(keyword, "UI", any_series.c.sop_classes, match)
+            having = sa.select(any_series.c.study_pk).where(any_series.c.instances > 0, own)
+            return t.study.c.pk.in_(having.correlate(None))
+        own = matching.several_condition(keyword, "UI", any_series.c.sop_classes, match)
+        of_study = [any_series.c.study_pk == t.study.c.pk, any_series.c.instances > 0]
         return sa.exists(sa.select(1).select_from(any_series).where(*of_study, own).correlate(t.study))
     if not isinstance(match, Single | AnyOf):
         raise InvalidQuery(f"{keyword} can only be matched with a number")

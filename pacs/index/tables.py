@@ -40,8 +40,8 @@ patient = sa.Table(
     _key("orphan"),
     _key("patient_id_folded"),
     _key("name_key", index=True),
-    _key("name_key2"),
-    _key("name_key3"),
+    _key("name_key2", index=True),
+    _key("name_key3", index=True),
     _key("name_words"),
     _key("birth_date", index=True),
     _key("sex"),
@@ -61,7 +61,7 @@ study = sa.Table(
     _key("study_id", index=True),
     _key("description"),
     _key("description_folded"),
-    _key("referring_key", index=True),
+    _key("referring_key"),
     _key("referring_key2"),
     _key("referring_key3"),
     _key("referring_words"),
@@ -80,7 +80,7 @@ series = sa.Table(
     sa.Column("pk", Id, primary_key=True),
     sa.Column("study_pk", Id, sa.ForeignKey("study.pk"), nullable=False),
     sa.Column("series_instance_uid", Key, nullable=False, index=True),
-    _key("modality", index=True),
+    _key("modality"),
     sa.Column("series_number", sa.BigInteger),
     _key("series_date"),
     _key("series_time"),
@@ -99,6 +99,8 @@ series = sa.Table(
     _key("evidence"),
     _key("completion"),
     sa.UniqueConstraint("study_pk", "series_instance_uid"),
+    # An index on the modality alone would be chosen to look for one study's series among all CT there is.
+    sa.Index("ix_series_modality", "modality", "study_pk", "instances"),
     sa.Index("ix_series_due", "last_arrival", sqlite_where=_DUE, postgresql_where=_DUE),
 )
 
