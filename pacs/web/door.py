@@ -35,13 +35,17 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The parts that requests share. `store` bounds ingests, `draw` renderings, `uploads` STOW requests at once."""
+    """The parts that requests share. `store` bounds ingests, `draw` renderings, `uploads` STOW requests at once.
+
+    `large` bounds how many uploads hold a large part in memory: the others wait, and their senders with them.
+    """
 
     archive: Archive
     read: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
     store: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(4))
     draw: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(4))
-    uploads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
+    uploads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(8))
+    large: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
 
     @property
     def settings(self) -> Settings:

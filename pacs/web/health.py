@@ -38,10 +38,15 @@ def store(archive: Archive) -> str:
 def disk(archive: Archive) -> str:
     """There is room above the floor under which nothing is taken in."""
     usage = shutil.disk_usage(archive.settings.home)
-    floor = min(archive.settings.store.floor_mb << 20, usage.total // 20)
-    if usage.free <= floor:
-        raise Unavailable(f"only {usage.free >> 20} MiB free; the floor is {floor >> 20} MiB")
-    return f"{usage.free >> 20} MiB free"
+    return above_floor(usage.free, usage.total, archive.settings.store.floor_mb << 20)
+
+
+def above_floor(free: int, total: int, floor: int) -> str:
+    """Say how much room there is, in bytes all; the floor is at most a twentieth of the disk. Raises `Unavailable` below it."""
+    floor = min(floor, total // 20)
+    if free <= floor:
+        raise Unavailable(f"only {free >> 20} MiB free; the floor is {floor >> 20} MiB")
+    return f"{free >> 20} MiB free"
 
 
 def keys(archive: Archive) -> str:

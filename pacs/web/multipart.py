@@ -54,6 +54,11 @@ class Reader:
         """Whether the final boundary was seen."""
         return self._state == "end"
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of the present part is in memory."""
+        return len(self._body)
+
     def feed(self, chunk: bytes | memoryview) -> Iterator[Part]:
         """Take the next bytes of the message; yield the parts that they complete.
 

@@ -17,7 +17,7 @@ from pacs.web.picture import Viewport, Window
 from pacs.web.wado import VARY, etag_of, frame_numbers, has_pixels, located, representative
 
 THUMBNAIL = 160
-LARGEST = 8192
+LARGEST = 4096
 MADE = ("image/jpeg", "image/png")
 FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -146,6 +146,6 @@ def _viewport(text: str | None) -> Viewport | None:
 def _quality(text: str | None) -> int:
     if not text:
         return 90
-    if not text.isdigit() or not 1 <= int(text) <= 100:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
         raise InvalidQuery("quality must be a whole number from 1 to 100")
     return int(text)

@@ -31,6 +31,10 @@ class TooLarge(ArchiveError):
     """The body is larger than the settings allow."""
 
 
+class Stalled(ArchiveError):
+    """The sender stopped in the middle of its body."""
+
+
 HTTP: Mapping[type[Any], int] = {
     ArchiveError: 500,
     Refused: 409,
@@ -49,6 +53,7 @@ HTTP: Mapping[type[Any], int] = {
     NotAcceptable: 406,
     UnsupportedMediaType: 415,
     TooLarge: 413,
+    Stalled: 408,
     ConfigurationError: 500,
 }
 

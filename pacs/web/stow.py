@@ -8,7 +8,8 @@ its instances again, and the sent UIDs for what was not.
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,11 +26,14 @@ from pacs.model.instance import Origin, Received, Stored
 from pacs.web.accept import NotAcceptable, UnsupportedMediaType, parse_accept, parse_media_type
 from pacs.web.door import Door, door, in_thread, json_response, service_url, uid
 from pacs.web.multipart import Part, Reader
-from pacs.web.status import TooLarge, failure_reason, http_status
+from pacs.web.status import Stalled, TooLarge, failure_reason, http_status
 
 log = get_logger(__name__)
 IN_FLIGHT = 4
 IN_FLIGHT_BYTES = 256 << 20
+LARGE_BYTES = 64 << 20
+STALLED_S = 60.0
+"""Seconds of silence within a body after which the sender is given up."""
 _SOP_CLASS, _SOP_INSTANCE, _STUDY = 0x00080016, 0x00080018, 0x0020000D
 
 
@@ -59,6 +63,7 @@ async def store(request: Request) -> Response:
     try:
         outcomes, ended_by = await _take_in(at, parts, study, association, request.state.caller)
     finally:
+        await parts.aclose()
         at.uploads.release()
         with anyio.CancelScope(shield=True):
             await in_thread(at.store, at.archive.index.end_association, association)
@@ -74,44 +79,66 @@ async def store(request: Request) -> Response:
     return json_response(request, answer(outcomes, service_url(request)), status=status)
 
 
-def _parts(request: Request, at: Door) -> AsyncIterator[Part]:
+def _parts(request: Request, at: Door) -> AsyncGenerator[Part, None]:
     """Check the head of the request and return its parts as they arrive."""
     web = at.settings.web
     maximum = web.maximum_upload_mb << 20
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > maximum:
+    if declared.isdecimal() and int(declared) > maximum:
         raise TooLarge(f"the body is larger than {web.maximum_upload_mb} MiB (web.maximum_upload_mb)")
     maximum_part = min(at.settings.dicom.maximum_object_mb << 20, maximum)
     name, parameters = parse_media_type(request.headers.get("content-type", ""))
     if name == "application/dicom":
-        return _single(request, maximum_part)
+        return _single(request, at, maximum_part)
     if name != "multipart/related":
         raise UnsupportedMediaType("send multipart/related; type=application/dicom, or application/dicom")
     if parameters.get("type", "application/dicom").lower() != "application/dicom":
         raise UnsupportedMediaType("of multipart/related only type=application/dicom is taken")
-    return _several(request, Reader(parameters.get("boundary", ""), maximum_part_bytes=maximum_part), maximum)
+    return _several(request, Reader(parameters.get("boundary", ""), maximum_part_bytes=maximum_part), at, maximum)
 
 
-async def _single(request: Request, maximum: int) -> AsyncIterator[Part]:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > maximum:
-            raise TooLarge("the body is larger than the settings allow")
-    yield Part({"content-type": "application/dicom"}, body)
-
-
-async def _several(request: Request, reader: Reader, maximum: int) -> AsyncIterator[Part]:
-    total = 0
-    async for chunk in request.stream():
+async def _chunks(request: Request, maximum: int) -> AsyncGenerator[bytes, None]:
+    """Yield the body as it arrives; give up on one that is too large or does not go on."""
+    stream, total = request.stream(), 0
+    while True:
+        try:
+            async with asyncio.timeout(STALLED_S):
+                chunk = await anext(stream, None)
+        except TimeoutError as error:
+            raise Stalled(f"nothing came for {STALLED_S:.0f} seconds") from error
+        if chunk is None:
+            return
         total += len(chunk)
         if total > maximum:
             raise TooLarge("the body is larger than the settings allow")
-        for part in reader.feed(chunk):
-            yield part
-    last = reader.finish()
-    if last is not None:
-        yield last
+        yield chunk
+
+
+async def _single(request: Request, at: Door, maximum: int) -> AsyncGenerator[Part, None]:
+    body = bytearray()
+    async with AsyncExitStack() as held:
+        async for chunk in _chunks(request, maximum):
+            body += chunk
+            await _hold_if_large(at, held, len(body))
+        yield Part({"content-type": "application/dicom"}, body)
+
+
+async def _several(request: Request, reader: Reader, at: Door, maximum: int) -> AsyncGenerator[Part, None]:
+    async with AsyncExitStack() as held:
+        async for chunk in _chunks(request, maximum):
+            for part in reader.feed(chunk):
+                yield part
+            await _hold_if_large(at, held, reader.held_bytes)
+        last = reader.finish()
+        if last is not None:
+            yield last
+
+
+async def _hold_if_large(at: Door, held: AsyncExitStack, size: int) -> None:
+    """Wait for a place among those with a large part in memory; it is kept until the request ends."""
+    if size > LARGE_BYTES and held not in at.large.statistics().borrowers:
+        await at.large.acquire_on_behalf_of(held)
+        held.callback(at.large.release_on_behalf_of, held)
 
 
 async def _take_in(

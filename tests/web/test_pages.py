@@ -127,7 +127,7 @@ def test_studies_are_listed_searched_and_filtered(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["page=0", "page=x", "page=999999", "from=x&to=y", "text=%00%ff", "modality=%22%3E%3Cscript%3E"]
+    "query", ["page=0", "page=²", "page=x", "page=999999", "from=x&to=y", "text=%00%ff", "modality=%22%3E%3Cscript%3E"]
 )
 def test_odd_queries_are_harmless(site: Site, query: str) -> None:
     """Whatever is typed into the address is a page, and nothing of it becomes markup."""

@@ -191,6 +191,7 @@ def test_w11_thumbnails_of_every_level(filled: Served, places: dict[str, str], l
         ("viewport=100000,100000", 400),
         ("viewport=10,10,0,0,-5,5", 406),
         ("quality=0", 400),
+        ("quality=%C2%B2", 400),
         ("accept=image/gif", 406),
     ],
 )

@@ -159,13 +159,15 @@ def test_readyz_is_200_when_all_is_ready(tmp_path: Path) -> None:
     assert {"database", "store", "keys", "disk", "dicom", "broker"} <= set(answer.json()["checks"])
 
 
-def test_readyz_tells_a_full_disk(tmp_path: Path) -> None:
-    """The floor counts, at most a twentieth of the disk."""
-    with making.archive(tmp_path) as archive:
-        full = replace(archive, settings=making.settings(tmp_path, store__floor_mb=1 << 40))
+def test_a_disk_below_its_floor_is_not_ready() -> None:
+    """The floor of the settings counts, but at most a twentieth of the disk."""
+    mib = 1 << 20
 
-        if "MiB free" in health.disk(archive):
-            assert health.disk(full)
+    assert health.above_floor(100 * mib, 10_000 * mib, 64 * mib) == "100 MiB free"
+    assert health.above_floor(10 * mib, 100 * mib, 64 * mib) == "10 MiB free"
+    for free, total in ((60, 10_000), (5, 100)):
+        with pytest.raises(Unavailable):
+            health.above_floor(free * mib, total * mib, 64 * mib)
 
 
 class Broken:

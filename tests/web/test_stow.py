@@ -1,11 +1,13 @@
 """STOW-RS (PS3.18 10.5): what is answered is what happened, part by part."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
 import httpx
 import making
+import numpy as np
 import pydicom
 import pytest
 from dicomweb_client.api import DICOMwebClient
@@ -166,3 +168,17 @@ def test_a_real_client_can_store(served: Served) -> None:
 
     assert len(answer.ReferencedSOPSequence) == 1
     assert "FailedSOPSequence" not in answer
+
+
+def test_large_instances_wait_for_each_other_and_all_arrive(served: Served) -> None:
+    """Three uploads of 70 MB each at once, of which two may be in memory: all are stored."""
+    frame = np.zeros((2048, 2048), "<i2")
+
+    def send(number: int) -> int:
+        ds = making.dataset(study_uid=f"1.2.3.8.{number}", series_uid=f"1.2.3.8.{number}.1", frame=frame, NumberOfFrames=9)
+        ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.20"
+        ds.PixelData = frame.tobytes() * 9
+        return served.stow(ds).status_code
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(send, range(3))) == [200, 200, 200]

@@ -33,11 +33,12 @@ PAGE_SIZE = 25
 MOST_FOUND = 2000
 JOBS_SHOWN = 200
 MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "PT", "RF", "SEG", "SR", "US", "XA")
-WITHOUT_PICTURES = frozenset(("SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "REG", "RWV", "PLAN", "ECG", "HD", "AU", "FID", "ANN"))
+WITHOUT_PICTURES = frozenset(
+    ("SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "REG", "RWV", "PLAN", "ECG", "HD", "AU", "FID", "ANN")
+)
 WINDOWS = {
     "CT": (("Soft tissue", "40,400"), ("Lung", "-600,1500"), ("Bone", "400,1800"), ("Brain", "40,80"), ("Liver", "60,160")),
 }
-_ENDED = frozenset({JobState.SUCCEEDED, JobState.SKIPPED, JobState.FAILED, JobState.CANCELLED, JobState.SUPERSEDED})
 
 
 def _date(value: str) -> str:
@@ -87,7 +88,7 @@ templates.env.filters |= {
     "took": _took,
     "title_of": series_title,
 }
-templates.env.globals |= {"version": __version__, "without_pictures": WITHOUT_PICTURES, "ended": _ENDED}
+templates.env.globals |= {"version": __version__, "without_pictures": WITHOUT_PICTURES}
 
 
 class _Static(StaticFiles):
@@ -112,6 +113,13 @@ def render(request: Request, name: str, status: int = 200, **context: Any) -> Re
     response = templates.TemplateResponse(request, name, context, status_code=status)
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+async def show(request: Request, name: str, **context: Any) -> Response:
+    """Return a page for people who are signed in, with the number of open jobs in its head."""
+    at = door(request)
+    busy = await in_thread(at.read, at.archive.index.jobs.open_count)
+    return render(request, name, busy=busy, **context)
 
 
 def error_page(request: Request, status: int, message: str) -> Response:
@@ -144,7 +152,7 @@ class Search:
             given.get("modality", "").strip()[:16],
             given.get("from", ""),
             given.get("to", ""),
-            max(1, int(page)) if page.isdigit() and len(page) < 7 else 1,
+            max(1, int(page)) if page.isdecimal() and len(page) < 7 else 1,
         )
 
     def query(self, archive: Archive) -> Query:
@@ -179,21 +187,19 @@ async def studies(request: Request) -> Response:
     at = door(request)
     search = Search.of(request)
 
-    def ask() -> tuple[list[dict[str, str]], int, int]:
+    def ask() -> tuple[list[dict[str, str]], int]:
         query = search.query(at.archive)
-        rows = [dict(row) for row in at.archive.index.search(query)]
-        return rows, at.archive.index.count(query), at.archive.index.jobs.open_count()
+        return [dict(row) for row in at.archive.index.search(query)], at.archive.index.count(query)
 
     try:
-        rows, total, busy = await in_thread(at.read, ask)
+        rows, total = await in_thread(at.read, ask)
     except InvalidQuery:
-        rows, total, busy = [], 0, 0
-    return render(
+        rows, total = [], 0  # A range that ends before it begins.
+    return await show(
         request,
         "studies.html",
         rows=rows,
         total=total,
-        busy=busy,
         search=search,
         pages=max(1, math.ceil(total / PAGE_SIZE)),
         first=(search.page - 1) * PAGE_SIZE + 1,
@@ -208,9 +214,7 @@ async def study(request: Request) -> Response:
     study_uid = uid(request.path_params["study"])
     row, cards, jobs = await in_thread(at.read, _study, at.archive, study_uid)
     names = {card.series_instance_uid: series_title(card) for card in cards}
-    return render(
-        request, "study.html", study=row, cards=cards, names=names, jobs=jobs, busy=sum(job.state not in _ENDED for job in jobs)
-    )
+    return await show(request, "study.html", study=row, cards=cards, names=names, jobs=jobs)
 
 
 async def series(request: Request) -> Response:
@@ -231,9 +235,9 @@ async def series(request: Request) -> Response:
         for number in range(1, max(1, stored.number_of_frames) + 1)
     ]
     asked = request.query_params.get("image", "")
-    image = min(max(int(asked), 1), len(positions)) if asked.isdigit() and len(asked) < 8 else (len(positions) + 1) // 2
+    image = min(max(int(asked), 1), len(positions)) if asked.isdecimal() and len(asked) < 8 else (len(positions) + 1) // 2
     base = f"/dicom-web/studies/{study_uid}/series/{series_uid}/instances/"
-    return render(
+    return await show(
         request,
         "series.html",
         study=row,
@@ -256,12 +260,12 @@ async def jobs(request: Request) -> Response:
     wanted = request.query_params.get("state", "")
     states = [JobState(wanted)] if wanted in set(JobState) else None
 
-    def ask() -> tuple[list[Job], int, dict[str, dict[str, str]]]:
+    def ask() -> tuple[list[Job], dict[str, dict[str, str]]]:
         listed = list(at.archive.index.jobs.list(states=states, limit=JOBS_SHOWN))
-        return listed, at.archive.index.jobs.open_count(), _studies_of(at.archive, listed)
+        return listed, _studies_of(at.archive, listed)
 
-    listed, busy, known = await in_thread(at.read, ask)
-    return render(request, "jobs.html", jobs=listed, busy=busy, studies=known, states=list(JobState), state=wanted)
+    listed, known = await in_thread(at.read, ask)
+    return await show(request, "jobs.html", jobs=listed, studies=known, states=list(JobState), state=wanted)
 
 
 async def job(request: Request) -> Response:
@@ -276,14 +280,13 @@ async def job(request: Request) -> Response:
     found, known, cards = await in_thread(at.read, ask)
     names = {card.series_instance_uid: card for card in cards}
     parameters = orjson.dumps(dict(found.parameters), option=orjson.OPT_INDENT_2).decode()
-    return render(
+    return await show(
         request,
         "job.html",
         job=found,
         study=known.get(found.study_instance_uid),
         series=names,
         parameters=parameters,
-        busy=0 if found.state in _ENDED else 1,
     )
 
 
@@ -303,7 +306,7 @@ async def job_cancel(request: Request) -> Response:
 
 async def upload(request: Request) -> Response:
     """Offer to upload files."""
-    return render(request, "upload.html")
+    return await show(request, "upload.html")
 
 
 ROUTES = [
