@@ -246,7 +246,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
+        said = getattr(error, "strerror", None) or "not UTF-8"
+        raise ConfigurationError(f"cannot read {path} ({said}); mend it, or set PACS_HOME to a folder of yours") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: {error}") from error
 

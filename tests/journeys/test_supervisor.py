@@ -1,14 +1,18 @@
 """`pacs serve` from start to end: it comes up whole, leaves nothing behind, and says in one line what is wrong."""
 
-import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import making
 import psutil
 import pytest
 from whole import Server, gone_by, running
+
+from pacs.sweep import prepare
 
 
 def failing(server: Server) -> str:
@@ -33,35 +37,23 @@ def test_kill_of_the_supervisor_leaves_no_process_behind(tmp_path: Path) -> None
 
     assert gone_by(processes, 5) == []
     server.start()
-    assert server.stop() == 0
-
-
-def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
-    """Losing the DICOM process costs a moment, not the server."""
-    with running(tmp_path / "home") as server:
-        scp = next(
-            one for one in server.processes() if one.cmdline()[-1:] == ["scp"] and "guard.py" not in " ".join(one.cmdline())
-        )
-
-        scp.kill()
-        psutil.wait_procs([scp], timeout=5)
-
-        server.pacs("health", "--wait", "30")
-
-
-def test_sigterm_ends_everything_with_exit_code_0(tmp_path: Path) -> None:
-    """SIGTERM drains and ends all processes."""
-    server = Server(tmp_path / "home").start()
     processes = server.processes()
-
-    assert server.stop() == 0
+    assert server.stop() == 0, "SIGTERM drains and ends all"
     assert gone_by(processes, 2) == []
 
 
-def test_the_panel_names_everything(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for the tests that only look at one."""
+    with running(tmp_path_factory.mktemp("up") / "home") as up:
+        yield up
+
+
+def test_the_panel_names_everything(server: Server) -> None:
     """The start message has the DICOM address, a one-time link, the home, the key id and the processors."""
-    with running(tmp_path / "home") as server:
-        said = server.output.read_text()
+    deadline = time.monotonic() + 30
+    while "Processors" not in (said := server.output.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
     assert f"MINIPACS at 127.0.0.1:{server.dicom_port}" in said
     assert f"http://127.0.0.1:{server.web_port}/sign-in/" in said
@@ -85,8 +77,8 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path, which: str) -> None:
 
 def test_a_wrong_key_is_one_clear_line(tmp_path: Path) -> None:
     """A home whose key was exchanged is refused; no record is written under a wrong key."""
-    with running(tmp_path / "one", PACS_PROCESSING_ENABLED="false"), running(tmp_path / "two", PACS_PROCESSING_ENABLED="false"):
-        pass
+    for name in ("one", "two"):
+        prepare(making.settings(tmp_path / name))
     key = tmp_path / "one" / "keys" / "image.key"
     key.write_bytes((tmp_path / "two" / "keys" / "image.key").read_bytes())
 
@@ -97,8 +89,7 @@ def test_a_wrong_key_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_missing_key_beside_records_is_refused(tmp_path: Path) -> None:
     """A new key is never made where an old one is missing."""
-    with running(tmp_path / "home", PACS_PROCESSING_ENABLED="false"):
-        pass
+    prepare(making.settings(tmp_path / "home"))
     (tmp_path / "home" / "store" / "scp-0.seg").write_bytes(b"\0")
     (tmp_path / "home" / "keys" / "image.key").unlink()
 
@@ -112,10 +103,9 @@ def test_an_unusable_home_is_one_clear_line(tmp_path: Path) -> None:
     assert "PACS_HOME" in failing(Server(tmp_path / "file"))
 
 
-def test_a_second_server_in_the_same_home_is_refused(tmp_path: Path) -> None:
+def test_a_second_server_in_the_same_home_is_refused(server: Server) -> None:
     """Two servers would write the same segments."""
-    with running(tmp_path / "home", PACS_PROCESSING_ENABLED="false"):
-        assert "another server" in failing(Server(tmp_path / "home"))
+    assert "another server" in failing(Server(server.home))
 
 
 def test_an_unknown_setting_is_one_clear_line(tmp_path: Path) -> None:
@@ -123,10 +113,20 @@ def test_an_unknown_setting_is_one_clear_line(tmp_path: Path) -> None:
     assert "PACS_DICOM_PROT" in failing(Server(tmp_path / "home", PACS_DICOM_PROT="104"))
 
 
-def test_keys_and_home_are_private(tmp_path: Path) -> None:
-    """The home is 0700 and the keys are 0600."""
-    with running(tmp_path / "home", PACS_PROCESSING_ENABLED="false"):
-        assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
-        for path in (tmp_path / "home" / "keys").glob("*.key"):
-            assert path.stat().st_mode & 0o777 == 0o600
-    assert os.access(tmp_path / "home" / "pacs.toml", os.R_OK)
+def test_keys_and_home_are_private(server: Server) -> None:
+    """The home is 0700, the keys are 0600, and the settings file is there to be changed."""
+    assert server.home.stat().st_mode & 0o777 == 0o700
+    assert {path.name for path in (server.home / "keys").glob("*.key")} == {"image.key", "identity.key"}
+    for path in (server.home / "keys").glob("*.key"):
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert (server.home / "pacs.toml").is_file()
+
+
+def test_a_child_that_dies_is_started_again(server: Server) -> None:
+    """Losing the DICOM process costs a moment, not the server."""
+    scp = next(one for one in server.processes() if one.cmdline()[-1:] == ["scp"] and "guard.py" not in " ".join(one.cmdline()))
+
+    scp.kill()
+    psutil.wait_procs([scp], timeout=5)
+
+    server.pacs("health", "--wait", "30")
