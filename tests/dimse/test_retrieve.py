@@ -34,6 +34,7 @@ class Destination:
     """What a C-MOVE destination received."""
 
     port: int
+    server: Any = None
     requests: list[Any] = field(default_factory=list)
     syntaxes: list[str] = field(default_factory=list)
     data: list[bytes] = field(default_factory=list)
@@ -42,10 +43,14 @@ class Destination:
 
 @contextmanager
 def destination(
-    *syntaxes: str, answer: Any = lambda destination, event: 0, classes: tuple[str, ...] = (CT,)
+    *syntaxes: str,
+    answer: Any = lambda destination, event: 0,
+    classes: tuple[str, ...] = (CT,),
+    maximum_pdu_size: int = 16384,
 ) -> Iterator[Destination]:
     """A storage SCP (pynetdicom) that takes these transfer syntaxes and answers what `answer` says."""
     ae = AE(ae_title="SINK")
+    ae.maximum_pdu_size = maximum_pdu_size
     for one in classes:
         ae.add_supported_context(one, list(syntaxes))
     sink = Destination(0)
@@ -62,7 +67,7 @@ def destination(
     server = ae.start_server(
         ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store), (evt.EVT_ACCEPTED, accepted)]
     )
-    sink.port = server.server_address[1]
+    sink.port, sink.server = server.server_address[1], server
     try:
         yield sink
     finally:
@@ -217,6 +222,25 @@ def test_m8_each_destination_gets_what_it_takes(filled: Door, taken: tuple[str, 
         ds = dcmread(BytesIO(part10.file_meta(CT, "1.2", taken[0]) + sink.data[0]))
         expected = {making.dataset(instance=one + 1).PixelData for one in range(4)}
         assert ds.PixelData in expected
+
+
+@pytest.mark.parametrize("maximum_pdu_size", [0, 64, 4097, 131072])
+def test_a6_the_destinations_maximum_pdu_is_kept_to(filled: Door, maximum_pdu_size: int) -> None:
+    """From no limit to a few bytes a fragment; fragments are even."""
+    fragments: set[int] = set()
+
+    def sizes(event: Any) -> None:
+        if event.pdu.pdu_type == 4:
+            fragments.update(len(one.presentation_data_value) - 1 for one in event.pdu.presentation_data_value_items)
+
+    with destination(ExplicitVRLittleEndian, maximum_pdu_size=maximum_pdu_size) as sink:
+        sink.server.bind(evt.EVT_PDU_RECV, sizes)
+        filled.archive.index.peers.add(Peer("SINK", "127.0.0.1", sink.port))
+        *_, final = move(filled)
+
+    assert (final.status, len(sink.data)) == (0, 4)
+    assert all(size % 2 == 0 for size in fragments)
+    assert maximum_pdu_size == 0 or max(fragments) <= maximum_pdu_size - 6
 
 
 def test_m8_a_class_the_destination_does_not_take_fails_alone(door: Door) -> None:

@@ -6,6 +6,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import dcmtk
 import making
@@ -19,6 +20,7 @@ from pacs.dimse import contexts, messages, scu, server
 from pacs.dimse.messages import Command
 from pacs.model.errors import ConfigurationError
 from pacs.model.peer import Peer
+from pacs.model.query import Level, Query
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -30,6 +32,19 @@ def test_a14_echo_is_always_answered(door: Door) -> None:
     assert dcmtk.run("echoscu", "-aec", "MINIPACS", "127.0.0.1", door.port).returncode == 0
     assert echo(door.port) == 0
     assert scu.echo("127.0.0.1", door.port, "MINIPACS") == 0
+
+
+def test_a14_ipv6_works(open_door: Open) -> None:
+    """Listening on ::1, a loopback address like 127.0.0.1."""
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no ::1")
+    door = open_door(dicom__host="::1")
+
+    assert scu.echo("::1", door.port, "MINIPACS") == 0
 
 
 def test_a1_an_unknown_called_ae_title_is_rejected(door: Door) -> None:
@@ -267,6 +282,17 @@ def test_a12_an_abort_in_the_middle_of_a_data_set_leaves_nothing(door: Door) -> 
     assert until(lambda: door.server.budget._used == 0)
     assert until(lambda: not door.server.active_associations)
     assert door.archive.index.quarantine.list() == []
+
+
+def test_a12_dcmtk_aborts_in_the_middle(door: Door, tmp_path: Path) -> None:
+    """What was answered 0000 before the abort stays."""
+    making.write_files(tmp_path / "in", making.ct_series(3))
+
+    done = dcmtk.run("storescu", "--abort", "-aec", "MINIPACS", "+sd", "127.0.0.1", door.port, tmp_path / "in")
+
+    assert done.returncode == 0, done.stdout
+    assert len(list(door.archive.index.search(Query(Level.IMAGE)))) == 3
+    assert until(lambda: not door.server.active_associations)
 
 
 def test_a12_a_silent_peer_is_aborted(open_door: Open) -> None:

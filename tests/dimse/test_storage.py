@@ -254,3 +254,20 @@ def test_s15_a_data_set_keeps_its_elements(door: Door) -> None:
 
     assert [float(one) for one in header["ImagePositionPatient"].split("\\")] == [-100, -100, 5]
     assert header["Rows"] == "64"
+
+
+def test_s14_real_files_in_every_transfer_syntax(door: Door, shared_data: Path) -> None:
+    """One CT image, encoded by DCMTK in 14 transfer syntaxes: each is taken as it comes.
+
+    The lossless ones are one and the same instance to the archive; each lossy one is a version of its own.
+    """
+    files = sorted((shared_data / "transfer_syntaxes" / "ctimage_all").glob("*.dcm"))
+    wanted = [one for one in files if not one.name.endswith(("4.53.dcm", "4.55.dcm"))]
+
+    report = scu.send(wanted, "127.0.0.1", door.port, "MINIPACS")
+
+    assert [(one.path.name, one.reason) for one in report.failed] == []
+    compression = sorted(one.transfer_syntax_uid.rpartition(".")[2] for one in held(door.archive))
+    assert len(wanted) == 14
+    assert [one for one in compression if one in ("50", "51", "81", "91")] == ["50", "51", "81", "91"]
+    assert len(compression) == 5
