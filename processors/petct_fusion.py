@@ -26,7 +26,8 @@ FUSED = private_code("FUSION", "Fusion of two modalities")
     version="1.0.0",
     level="study",
     makes=("PT", "OT"),
-    when={"Modality": ["CT", "PT"], "ImageType": "!LOCALIZER"},
+    # A CT has no Corrected Image; a PET that is not attenuation-corrected is not worth reading.
+    when={"Modality": ["CT", "PT"], "ImageType": "!LOCALIZER", "CorrectedImage": ["ATTN", ""]},
     queue="cpu",
     memory_mb=6144,
 )

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from pacs.processing import derive
+from pacs.processing import derive, standard
 from pacs.processing.outputs import Finding, Measurements, Report, Segmentation, private_code
 from pacs.processing.series import Series
 
@@ -48,7 +48,7 @@ def segmentation(output: Segmentation, provenance: derive.Provenance, index: int
         for number, segment in sorted(output.segments.items())
     ]
     dataset = hd.seg.Segmentation(
-        source_images=sources,
+        source_images=[_complete(sources[0]), *sources[1:]],
         pixel_array=labels,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=descriptions,
@@ -164,7 +164,7 @@ def _report(
         title=codes.DCM.ImagingMeasurementReport,
     )
     dataset = sr.Comprehensive3DSR(
-        evidence=[*series.datasets, *more_evidence],
+        evidence=[_complete(first), *series.datasets[1:], *more_evidence],
         content=content,
         series_instance_uid=provenance.uid("series", index),
         series_number=derive.series_number(first, index),
@@ -180,6 +180,17 @@ def _report(
     derive.put(dataset, "SoftwareVersions", provenance.version)
     _finish(dataset, first, provenance)
     return derive.Made(dataset)
+
+
+def _complete(first: Dataset) -> Dataset:
+    """The source with what highdicom reads of it and incomplete objects lack: patient and study attributes, empty."""
+    complete = Dataset()
+    complete.update({element.tag: element for element in first if element.keyword != "PixelData"})
+    for module in ("patient", "general-study"):
+        for keyword, kind, path in standard.attributes(module):
+            if kind == "2" and not path and keyword not in complete:
+                derive.put(complete, keyword, None)
+    return complete
 
 
 def _finish(dataset: Dataset, source: Dataset, provenance: derive.Provenance) -> None:

@@ -136,6 +136,7 @@ def _seldom(report: Callable[[float, str], None]) -> Callable[[float, str], None
 def _told(error: BaseException) -> dict[str, object]:
     """What may be said of an error: class and place, never its message, which may quote values."""
     import errno
+    import sysconfig
     import traceback
     from pathlib import Path
 
@@ -145,7 +146,8 @@ def _told(error: BaseException) -> dict[str, object]:
         return {"skip": str(error)[:500]}
     frames = traceback.extract_tb(error.__traceback__)
     # The deepest frame outside installed libraries is where a plug-in's author wants to look.
-    own = [one for one in frames if "site-packages" not in one.filename and not one.filename.startswith(sys.prefix + "/lib")]
+    libraries = ("site-packages", sysconfig.get_path("stdlib"), "<frozen")
+    own = [one for one in frames if not any(part in one.filename for part in libraries)]
     last = (own or list(frames))[-1:]
     place = f"{Path(last[0].filename).name}:{last[0].lineno}" if last else ""
     told: dict[str, object] = {"error": type(error).__name__, "place": place}

@@ -76,8 +76,8 @@ def _pixel_findings(made: Made, again: Dataset) -> Iterator[str]:
             and abs(float(np.dot(row, column))) < 1e-3
         ):
             yield "ImageOrientationPatient is not two unit vectors at right angles (PS3.3 C.7.6.2.1.1)"
-    if made.source is not None and "ImagePositionPatient" in again and "FrameOfReferenceUID" not in again:
-        yield "FrameOfReferenceUID is missing where the image has a place"
+    if made.source is not None and "FrameOfReferenceUID" in made.source and "FrameOfReferenceUID" not in again:
+        yield "FrameOfReferenceUID of the source was lost"
 
 
 def _referenced(dataset: Dataset) -> Iterator[str]:
