@@ -17,6 +17,7 @@ from pacs.index.connections import Connections, Row
 from pacs.model.errors import NotFound
 from pacs.model.job import Claim, Job, JobState, NewJob
 
+CHANGED = "its input has changed since"
 OPEN = (JobState.QUEUED.value, JobState.RUNNING.value)
 _COLUMNS = [column for column in t.job.c if column.name not in ("owner", "lease_until", "due_at", "dispatched_at")]
 
@@ -306,7 +307,7 @@ def insert(
 def _supersede(connection: sa.Connection, one: NewJob, new_ids: Collection[str], now: float) -> list[dict[str, Any]]:
     """Mark older jobs of the same rule and processor, over these series or some of them, as superseded.
 
-    Some of them: a study's jobs get a further series when one comes late. One that runs goes on; its claim stays good.
+    Some of them: a study's jobs get a further series when one comes late. One that runs goes on, and is superseded at its end.
     """
     ended_or_waiting = (JobState.QUEUED, JobState.SUCCEEDED, JobState.SKIPPED, JobState.FAILED)
     of_same = sa.select(t.job.c.job_id, t.job.c.inputs).where(
@@ -327,7 +328,7 @@ def _supersede(connection: sa.Connection, one: NewJob, new_ids: Collection[str],
             .values(
                 state=JobState.SUPERSEDED.value,
                 finished_at=sa.func.coalesce(t.job.c.finished_at, now),
-                reason=sa.case((t.job.c.reason == "", "its input has changed since"), else_=t.job.c.reason),
+                reason=sa.case((t.job.c.reason == "", CHANGED), else_=t.job.c.reason),
             )
         )
     return [_entry(connection, "job_superseded", older_id, now) for older_id in older]
@@ -340,13 +341,30 @@ def finish(
     values: dict[str, Any] = {"state": state.value, "reason": reason, "finished_at": now, "owner": "", "note": ""}
     if state is JobState.SUCCEEDED:
         values["progress"] = 1.0
+        if _has_newer(connection, claim.job_id):
+            # Its input changed while it ran, and a newer job is there for it.
+            values |= {"state": JobState.SUPERSEDED.value, "reason": reason or CHANGED}
     if connection.execute(sa.update(t.job).where(*_held(claim)).values(values)).rowcount != 1:
         raise NotFound("the job is no longer held under this claim; its result is not wanted")
     made = sorted(set(output))
     if made:
         connection.execute(sa.delete(t.job_output).where(t.job_output.c.job_id == claim.job_id))
         connection.execute(sa.insert(t.job_output), [{"job_id": claim.job_id, "series_instance_uid": uid} for uid in made])
-    return [_entry(connection, f"job_{state.value}", claim.job_id, now)]
+    return [_entry(connection, f"job_{values['state']}", claim.job_id, now)]
+
+
+def _has_newer(connection: sa.Connection, job_id: str) -> bool:
+    own = connection.execute(sa.select(t.job).where(t.job.c.job_id == job_id)).first()
+    if own is None:
+        return False
+    newer = sa.select(t.job.c.inputs).where(
+        t.job.c.study_instance_uid == own.study_instance_uid,
+        t.job.c.processor == own.processor,
+        t.job.c.rule == own.rule,
+        t.job.c.created_at > own.created_at,
+        t.job.c.state != JobState.CANCELLED.value,
+    )
+    return any(set(own.inputs.split("\\")) <= set(inputs.split("\\")) for inputs in connection.scalars(newer))
 
 
 def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:

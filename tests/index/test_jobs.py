@@ -216,6 +216,22 @@ def test_a_job_over_more_series_supersedes_that_over_some_of_them(index: Index) 
     assert states == [JobState.SUPERSEDED, JobState.SUPERSEDED, JobState.QUEUED]
 
 
+def test_a_job_whose_input_changed_while_it_ran_ends_superseded(index: Index, clock: Clock) -> None:
+    """Its result is kept, and the newer job's is the current one."""
+    old = new(index, "a")
+    index.jobs.claim(old, "w", 30)
+    clock.now += 1
+    newer = new(index, "b")
+
+    assert index.jobs.succeed(Claim(old, "w"), output=["1.1.9"])
+
+    assert index.jobs.get(old).state is JobState.SUPERSEDED
+    assert index.jobs.get(old).output_series_instance_uids == ("1.1.9",)
+    index.jobs.claim(newer, "w", 30)
+    index.jobs.succeed(Claim(newer, "w"))
+    assert index.jobs.get(newer).state is JobState.SUCCEEDED
+
+
 def test_jobs_made_together_do_not_supersede_each_other(index: Index) -> None:
     """A rule may run one processor twice, with other parameters."""
     both = [NewJob(key, "lungs", "1", {"x": key}, "rule", "cpu", "1.1", ("1.1.1",), "") for key in "ab"]
