@@ -147,9 +147,10 @@ def _map_uids(one: Element, otherwise: Action, subject: Subject) -> Element:
 
 
 def _keep_uids(one: Element, otherwise: Action, subject: Subject) -> Element | None:
-    """Keep UIDs that name a class or definition; one that is not even a UID is mapped."""
+    """Keep UIDs that name a class or definition; one that is no UID, or holds an identifier, is mapped."""
     parts = [part.strip("\0 ") for part in bytes(one.value).decode("latin-1").split("\\")]
-    return one if all(not part or is_registered(part) or is_uid(part) for part in parts) else _map_uids(one, otherwise, subject)
+    kept = all(not part or is_registered(part) or (is_uid(part) and not subject.identity.echoes(part)) for part in parts)
+    return one if kept else _map_uids(one, otherwise, subject)
 
 
 def _scrub(one: Element, otherwise: Action, subject: Subject) -> Element | None:

@@ -7,6 +7,7 @@ content, dates move, references follow the new UIDs; numbers, codes and coordina
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pacs.deid.dates import OLDEST_YEARS
 from pacs.deid.policy import Action, Policy, Rule, content_actions
 from pacs.dicom.elements import find, items
 from pacs.model.instance import Element
@@ -15,6 +16,8 @@ VALUE_TYPE = 0x0040A040
 CONCEPT_NAME = 0x0040A043
 _CODE_VALUE, _SCHEME, _MEANING = 0x00080100, 0x00080102, 0x00080104
 _DATE_TIME, _DATE, _TIME, _PERSON, _UID, _TEXT = 0x0040A120, 0x0040A121, 0x0040A122, 0x0040A123, 0x0040A124, 0x0040A160
+_MEASURED, _NUMERIC_VALUE = 0x0040A300, 0x0040A30A
+_SUBJECT_AGE = ("121033", "DCM")
 _VALUES = (_DATE_TIME, _DATE, _TIME, _PERSON, _UID, _TEXT)
 
 _PUBLIC_SCHEMES = frozenset("DCM SCT SRT SNM3 SNMRT UCUM LN NCIt FMA RADLEX UMLS MDC BI UBERON IBSI ITIS_TSN MSH NEU".split())
@@ -47,9 +50,11 @@ def item_rules(item: Sequence[Element], policy: Policy, referenced: bool) -> Ite
         return Item()
     if row is not None and not chosen and row.basic == "X" and not referenced:
         return Item(removed=True)
+    if (code, scheme) == _SUBJECT_AGE and _number(item) >= OLDEST_YEARS:
+        return Item(overrides={_MEASURED: Rule(Action.EMPTY)}) if referenced else Item(removed=True)
     if value_type in ("NUM", "CODE", "CONTAINER", "SCOORD", "SCOORD3D", "TCOORD", "TABLE"):
         blank = row is not None and not chosen and row.basic == "X"
-        return Item(overrides={0x0040A168: Rule(Action.RECURSE_DUMMY), 0x0040A300: Rule(Action.EMPTY)} if blank else {})
+        return Item(overrides={0x0040A168: Rule(Action.RECURSE_DUMMY), _MEASURED: Rule(Action.EMPTY)} if blank else {})
     if row is None:
         text = Action.CLEAN if "clean_descriptors" in options else Action.DUMMY
         date = Action.SHIFT if dated else Action.DUMMY
@@ -79,6 +84,16 @@ def meaning_rule(item: Sequence[Element]) -> Rule | None:
     if find(item, _MEANING) is None:
         return None
     return Rule(Action.SCRUB if _word(item, _SCHEME) in _PUBLIC_SCHEMES else Action.CLEAN, Action.DUMMY)
+
+
+def _number(item: Sequence[Element]) -> float:
+    """Return the item's number; what is none counts as large, so that it is not taken for an ordinary age."""
+    measured = find(item, _MEASURED)
+    inside = items(measured.value) if measured is not None and measured.vr == "SQ" else []
+    try:
+        return max((float(_word(one, _NUMERIC_VALUE)) for one in inside), default=0.0)
+    except ValueError:
+        return float("inf")
 
 
 def _word(item: Sequence[Element], tag: int) -> str:

@@ -28,7 +28,8 @@ _PATIENT_ID, _ISSUER, _CHARSET, _FRAME_OF_REFERENCE = 0x00100020, 0x00100021, 0x
 _IMAGE_TYPE, _BURNED_IN = 0x00080008, 0x00280301
 _NATIVE = frozenset({IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN, "1.2.840.10008.1.2.1.99"})
 _PATIENTS_REMEMBERED = 32
-_SUBJECTS_REMEMBERED = 32
+_SUBJECTS_REMEMBERED = 8
+_SEQUENCES_REMEMBERED = 512
 
 
 @dataclass(slots=True)
@@ -171,7 +172,7 @@ class Deidentifier:
                 if isinstance(one.value, bytes):
                     found = nested.get((one.tag, one.value))
                     if found is None:
-                        if len(nested) > 2048:
+                        if len(nested) >= _SEQUENCES_REMEMBERED:
                             nested.clear()
                         found = nested[one.tag, one.value] = people.named_within(one, charsets, 0)
                 else:

@@ -13,6 +13,7 @@ from pydicom._uid_dict import UID_dictionary
 
 _UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+\Z")
 _DICOM_ROOT = "1.2.840.10008."
+_NEWER = re.compile(r"1\.2\.840\.10008\.(?:5\.1\.4\.1\.1|1\.2|6\.1)(?:\.[0-9]{1,4}){1,4}\Z")
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 """32 signs without I, O, 0 and 1, which people confuse."""
 
@@ -34,7 +35,7 @@ def is_registered(uid: str) -> bool:
         return False
     if uid in UID_dictionary:
         return True
-    return uid.startswith(("1.2.840.10008.5.1.4.1.1.", "1.2.840.10008.1.2.", "1.2.840.10008.6.1.")) and len(uid) <= 36
+    return _NEWER.match(uid) is not None
 
 
 class Pseudonyms:

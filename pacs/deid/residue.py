@@ -17,14 +17,14 @@ from pacs.model.instance import Element
 
 _SEARCHED = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
-_MOST_REMEMBERED = 16384
+_MOST_REMEMBERED = 4096
 
 
 class Needles:
     """What to look for, made once for an identity set."""
 
     def __init__(self, identity: Identity) -> None:
-        self._words = tuple({form for word in identity.words for form in _forms(word)})
+        self._words = tuple({form for word in identity.words | identity.spellings for form in _forms(word)})
         self._codes = tuple({form for code in identity.codes for form in _forms(code)})
 
     def found_in(self, value: bytes) -> bool:
@@ -75,7 +75,7 @@ def _doubtful(code_strings: bytes, needles: Needles) -> bool:
 
 
 def _remember(harmless: set[bytes], value: bytes) -> None:
-    if len(value) <= 1 << 13:
+    if len(value) <= 1 << 11:
         if len(harmless) >= _MOST_REMEMBERED:
             harmless.clear()
         harmless.add(value)

@@ -43,10 +43,7 @@ _PHONES = (
     r"(?<!\d)\(?0\d{1,4}\)?[ /-]\d[\d -]{4,}\d",
     r"(?<!\d)\(?\d{3}\)?[-. ]\d{3,4}[-. ]\d{4}(?!\d)",
 )
-_TITLES = (
-    r"\b(?:dr|prof|professor|doctor|mrs|miss|herr|frau|mme|mlle|monsieur|madame|señora?|mr\.|ms\.)\.?\s+"
-    r"\w[\w'’.-]*(?:\s+[A-Z][\w'’-]+)?"
-)
+_TITLES = r"\b(?:dr|prof|professor|doctor|mrs|miss|herr|frau|mme|mlle|monsieur|madame|señora?|mr\.|ms\.)\.?\s+\w[\w'’.-]*"
 _SPACED = r"(?<![^\W_])(?:[^\W\d_][\s._-]{1,2}){3,}[^\W\d_](?![^\W_])"
 _LONG_NUMBER = r"\d{5,}"
 
@@ -65,10 +62,14 @@ _ORPHANS = re.compile(r"(?:\s*[,;:=^/_|&+()\[\]{}<>-]\s*){2,}")
 
 @dataclass(frozen=True)
 class Identity:
-    """What would tell who somebody is. Made by `identity`; compared and hashed by its content."""
+    """What would tell who somebody is. Made by `identity`; compared and hashed by its content.
+
+    `words` and `codes` are folded (lower case, no accents); `spellings` are name components with the accents they came with.
+    """
 
     words: frozenset[str] = field(repr=False)
     codes: frozenset[str] = field(repr=False)
+    spellings: frozenset[str] = field(default=frozenset(), repr=False)
 
     def echoes(self, text: str) -> list[tuple[int, int]]:
         """Return where `text` repeats a name or an identifier, whatever its case, accents and separators."""
@@ -79,15 +80,19 @@ class Identity:
 def identity(names: Iterable[str], codes: Iterable[str]) -> Identity:
     """Return the identity set of person names (PN, all component groups) and identifiers (anything else, as it stands)."""
     words: set[str] = set()
+    spellings: set[str] = set()
     for name in names:
         whole = []
-        for component in re.split(r"[\^=\\\s,.]+", fold(name)):
-            component = component.strip("-'’()[]\"")
+        for spelled in re.split(r"[\^=\\\s,.]+", name.lower()):
+            spelled = spelled.strip("-'’()[]\"")
+            component = fold(spelled)
             shortest = SHORTEST_NAME if component.isascii() else 2
             if len(component) < shortest or component in NOT_NAMES or not any(char.isalpha() for char in component):
                 continue
             words.add(component)
             whole.append(component)
+            if spelled != component:
+                spellings.add(spelled)
         for first, second in pairwise(whole):
             # "DOEJOHN" and "JohnDoe" have no separator to find the parts by.
             words.update((first + second, second + first))
@@ -96,7 +101,7 @@ def identity(names: Iterable[str], codes: Iterable[str]) -> Identity:
         bare = "".join(char for char in fold(code) if char.isalnum())
         if len(bare) >= SHORTEST_CODE and len(set(bare)) > 1 and bare not in NOT_NAMES:
             found.add(bare)
-    return Identity(frozenset(words), frozenset(found))
+    return Identity(frozenset(words), frozenset(found), frozenset(spellings))
 
 
 @lru_cache(maxsize=512)

@@ -18,7 +18,9 @@ from pacs.model.instance import Element
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _MEANING = 0x00080104
 _MARKER: Element = Element(0, "", b"", b"")
-_MOST_REMEMBERED = 8192
+_MOST_REMEMBERED = 2048
+_LARGEST_REMEMBERED = 2048
+"""Entries, and bytes of a value: some megabytes for a patient at most."""
 _NUMBERS = frozenset({"US", "SS", "UL", "SL", "FL", "FD"})
 
 
@@ -56,7 +58,7 @@ def deidentify(elements: Sequence[Element], memory: Memory) -> list[Element]:
         value = one.value
         if action is Action.KEEP and one.vr in _NUMBERS:
             kept.append(one)
-        elif isinstance(value, bytes):
+        elif isinstance(value, bytes) and len(value) <= _LARGEST_REMEMBERED:
             key = (tag, one.vr, value)
             found = treated.get(key, _MARKER)
             if found is _MARKER:

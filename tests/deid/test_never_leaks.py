@@ -43,7 +43,7 @@ def items(draw: some.DrawFn, depth: int = 3) -> Dataset:
     return item
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     items(),
     some.sampled_from(["basic", "research"]),
@@ -65,7 +65,7 @@ def test_a_planted_name_never_comes_out(extra: Dataset, policy: str, syntax: str
     assert PLANTED.lower().encode() not in header(result).lower()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(some.binary(max_size=2000), some.integers(0, 400), some.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian]))
 def test_damaged_bytes_raise_nothing_but_errors_of_the_archive(noise: bytes, at: int, syntax: str) -> None:
     """Whatever a sender's bytes are, the answer is a result or an `ArchiveError`."""
