@@ -22,6 +22,7 @@ from pacs.dimse.messages import Command, Message
 from pacs.model.errors import IntegrityError
 from pacs.model.instance import InstanceKey, Location, Stored
 from pacs.model.peer import Peer
+from pacs.model.query import Level, Query
 
 MOVE, GET = contexts.STUDY_ROOT_MOVE, contexts.STUDY_ROOT_GET
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -367,6 +368,28 @@ def test_m15_get_sends_on_the_same_association(filled: Door) -> None:
     assert came == 4
     assert [one.status for one in found] == [0xFF00] * 4 + [0]
     assert counters(found[-1]) == (-1, 4, 0, 0)
+
+
+@pytest.mark.parametrize("level", ["PATIENT", "STUDY", "SERIES", "IMAGE"])
+def test_m3_every_level_of_the_patient_root_can_be_got(door: Door, level: str) -> None:
+    """Two series of three: a patient and a study are six instances, a series three, a list of images two."""
+    stored(door, *making.ct_series(3), *making.ct_series(3, series_uid=making.SERIES_UID + "7", SeriesNumber=7))
+    first, second = held(door.archive)[:2]
+    (patient,) = door.archive.index.search(Query(Level.PATIENT))
+    keys = {
+        "PatientID": patient["PatientID"],
+        "StudyInstanceUID": first.key.study_instance_uid,
+        "SeriesInstanceUID": first.key.series_instance_uid,
+        "SOPInstanceUID": f"{first.key.sop_instance_uid}\\{second.key.sop_instance_uid}",
+    }
+    used = dict(list(keys.items())[: ["PATIENT", "STUDY", "SERIES", "IMAGE"].index(level) + 1])
+    root = contexts.PATIENT_ROOT_MOVE
+
+    with destination(ExplicitVRLittleEndian) as sink:
+        door.archive.index.peers.add(Peer("SINK", "127.0.0.1", sink.port))
+        *_, final = answers(door, Command.C_MOVE_RQ, root, {"QueryRetrieveLevel": level, **used}, destination="SINK")
+
+    assert (final.status, len(sink.requests)) == (0, {"PATIENT": 6, "STUDY": 6, "SERIES": 3, "IMAGE": 2}[level])
 
 
 def test_m15_without_role_selection_sub_operations_fail(filled: Door) -> None:
