@@ -30,23 +30,29 @@ def embedded_planes(elements: Sequence[Element]) -> list[int]:
 def tidy(pixel_data: Element, elements: Sequence[Element], planes: Sequence[int]) -> Element:
     """Return native Pixel Data with embedded overlay planes cleared and without anything behind the last pixel.
 
-    Raises `Quarantined` where planes lie in pixels that are compressed or overlap the image's own bits.
+    Raises `Quarantined` where planes lie in pixels that are compressed or overlap the image's own bits, and where more than a
+    frame is left over: that may be hidden, or an image that the header forgot.
     """
     if pixel_data.undefined_length:
         if planes:
             raise Quarantined("an overlay plane lies in unused bits of compressed pixels")
         return pixel_data
     value = pixel_data.value
-    expected = expected_bytes(elements)
-    if expected is not None and len(value) > expected + (expected & 1):
+    expected, frames = expected_bytes(elements)
+    if expected and len(value) > expected + (expected & 1):
+        if len(value) - expected >= expected // frames:
+            raise Quarantined("Pixel Data holds more frames than the header says")
         value = value[: expected + (expected & 1)]
     if planes:
         value = _cleared(bytes(value), elements, planes)
     return pixel_data if value is pixel_data.value else element(pixel_data.tag, pixel_data.vr, bytes(value))
 
 
-def expected_bytes(elements: Sequence[Element]) -> int | None:
-    """Return how long native Pixel Data has to be, or None where the header does not say (PS3.3 C.7.6.3)."""
+def expected_bytes(elements: Sequence[Element]) -> tuple[int, int]:
+    """Return how long native Pixel Data has to be, and of how many frames; (0, 1) where the header does not say.
+
+    Source: PS3.3 C.7.6.3, PS3.5 8.1.
+    """
     rows, columns = _number(elements, 0x00280010), _number(elements, 0x00280011)
     samples, allocated = _number(elements, 0x00280002) or 1, _number(elements, 0x00280100)
     photometric = find(elements, 0x00280004)
@@ -58,13 +64,13 @@ def expected_bytes(elements: Sequence[Element]) -> int | None:
         or b"422" in bytes(photometric.value)
         or b"420" in bytes(photometric.value)
     ):
-        return None
+        return 0, 1
     frames = find(elements, 0x00280008)
     try:
-        number = int(bytes(frames.value)) if frames is not None and bytes(frames.value).strip() else 1
+        number = max(int(bytes(frames.value)), 1) if frames is not None and bytes(frames.value).strip() else 1
     except ValueError:
-        return None
-    return (rows * columns * samples * allocated * max(number, 1) + 7) // 8
+        return 0, 1
+    return (rows * columns * samples * allocated * number + 7) // 8, number
 
 
 def _cleared(value: bytes, elements: Sequence[Element], planes: Sequence[int]) -> bytes:

@@ -24,6 +24,9 @@ _AT_RISK = frozenset(
 )
 """Ultrasound, Secondary Capture, visible light photographs and video, ophthalmic images: text is usual in their pixels."""
 
+_VOICES = frozenset({_STORAGE + "9.4.1", _STORAGE + "9.4.2"})
+"""Basic Voice Audio and General Audio Waveform: people say names."""
+
 _REFERENCED_PIXELS = frozenset(
     {"1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205"}
 )
@@ -50,6 +53,8 @@ def check_pixels(sop_class_uid: str, transfer_syntax_uid: str, values: Mapping[i
     """
     if sop_class_uid.startswith(_DOCUMENTS):
         raise Quarantined("an encapsulated document cannot be cleaned")
+    if sop_class_uid in _VOICES:
+        raise Quarantined("a voice recording may name people")
     if transfer_syntax_uid in _REFERENCED_PIXELS:
         raise NotUnderstood("Pixel Data is not in the object but behind a URL")
     burned_in = values.get(0x00280301, "").strip().upper()

@@ -29,7 +29,7 @@ def test_every_real_file_comes_out_clean_or_is_refused(shared_data: Path, long_r
     one = deidentifier()
     for folder in sorted({path.parent for path in shared_data.rglob("*") if path.is_file()}):
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        for path in files if long_run else files[:10]:
+        for path in files if long_run else files[:6]:
             data = path.read_bytes()
             try:
                 parts = part10.split(data)
@@ -42,7 +42,7 @@ def test_every_real_file_comes_out_clean_or_is_refused(shared_data: Path, long_r
                 warnings.simplefilter("ignore")
                 _compare(data, words(result), read_back(result), path.name)
 
-    assert outcomes["clean"] > 150
+    assert outcomes["clean"] > 120
     assert set(outcomes) <= {"clean", "NotUnderstood", "DataSetMismatch", "SOPClassNotSupported", "Quarantined"}
 
 

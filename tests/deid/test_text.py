@@ -69,6 +69,13 @@ def test_an_echo_never_survives_between_separators(before: str, after: str) -> N
     assert "quincy" not in scrub(f"{before} quincy {after}", DOE)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("unit", ["a", "a.", " ", "\n", "0 ", "-", "@", "a@", "+1", "q u ", "Quincy"])
+def test_megabytes_take_seconds_at_most(unit: str) -> None:
+    """No pattern takes quadratic time: a sender cannot stop the archive with a text."""
+    clean(unit * (1_000_000 // len(unit)), DOE)
+
+
 def test_cleaning_twice_changes_nothing_more() -> None:
     """What is clean stays as it is."""
     once = clean("Thorax Moriarty, 5.0 mm x", DOE)

@@ -429,6 +429,21 @@ def test_trap_50_bytes_behind_the_last_pixel_and_padding_are_dropped() -> None:
     assert NAME.encode() not in encoded(result)
 
 
+def test_trap_50_frames_that_the_header_forgot_are_quarantined() -> None:
+    """A whole frame too many is neither shown nor silently lost."""
+    ds = making.dataset()
+    ds.PixelData = ds.PixelData * 2
+
+    with pytest.raises(Quarantined):
+        after(ds)
+
+
+def test_voice_recordings_are_quarantined() -> None:
+    """People say names."""
+    with pytest.raises(Quarantined):
+        after(making.dataset(SOPClassUID="1.2.840.10008.5.1.4.1.1.9.4.1"))
+
+
 def test_trap_52_clean_pixels_stay_bit_identical() -> None:
     """Nothing else touches the pixels: the very same bytes come out."""
     ds = making.dataset()
