@@ -107,7 +107,7 @@ def dicomweb_routes() -> list[BaseRoute]:
 
 async def no_such_resource(request: Request) -> Response:
     """Answer paths and methods that are none of ours."""
-    raise HTTPException(404)
+    raise HTTPException(404 if request.method in ("GET", "HEAD", "POST") else 405)
 
 
 async def archive_error(request: Request, error: Exception) -> Response:

@@ -3,14 +3,18 @@
 import uuid
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from io import BytesIO
 
 import making
+import pydicom
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 from serving import OTHER_STUDY, cine
 from starlette.testclient import TestClient
 
+from pacs import retrieve
 from pacs.archive import Archive
-from pacs.ingest import ingest
+from pacs.ingest import ingest, ingest_derived
 from pacs.model.instance import Origin
 from pacs.model.job import Claim, JobState, NewJob
 from pacs.web.server import create_app
@@ -23,13 +27,8 @@ class Site:
         self.archive = archive
         self.browser = TestClient(create_app(archive), base_url="http://localhost", client=("127.0.0.1", 1))
         self.browser.get(f"/sign-in/{archive.index.access.new_link(60)}")
-        self.studies = [row.study_instance_uid for row in archive.index.studies()]
+        self.big = max(archive.index.studies(), key=lambda row: row.series).study_instance_uid
         self.series = archive.index.series_of(self.big)
-
-    @property
-    def big(self) -> str:
-        """Study Instance UID of the study with two series."""
-        return next(row.study_instance_uid for row in self.archive.index.studies() if row.series == 2)
 
     def page(self, path: str) -> str:
         """Return a page as text."""
@@ -155,17 +154,26 @@ def test_a_series_can_be_scrolled_without_a_script(site: Site) -> None:
 
 
 def test_a_derived_series_names_its_processor_and_sources(site: Site) -> None:
-    """Badge, processor, version, link to the job, link to the source."""
+    """Badge, processor with version, link to the job, link to the source; the job names what it read and made."""
     job_id = site.job("petct_fusion")
     site.archive.index.jobs.claim(job_id, "w", 60)
-    ct, movie = site.series
-    site.archive.index.jobs.succeed(Claim(job_id, "w"), "", [movie.series_instance_uid])
+    source = site.series[0]
+    (stored,) = site.archive.index.locate(sop_instance_uids=[source.thumbnail_sop_instance_uid])
+    ds = pydicom.dcmread(BytesIO(b"".join(retrieve.part10_file(site.archive, stored, [ExplicitVRLittleEndian]))))
+    ds.SeriesInstanceUID, ds.SOPInstanceUID, ds.SeriesDescription = "2.25.77", "2.25.78", "Fused"
+    ds.SeriesNumber = 9001
 
-    page = site.page(f"/jobs/{job_id}")
+    ingest_derived(site.archive, [making.received(ds, origin=Origin.PROCESSOR)], finishing=Claim(job_id, "w"))
+    study, job = site.page(f"/studies/{site.big}"), site.page(f"/jobs/{job_id}")
 
-    assert "succeeded" in page
-    assert f"/studies/{site.big}/series/{ct.series_instance_uid}" in page
-    assert f"/studies/{site.big}/series/{movie.series_instance_uid}" in page
+    card = study.partition('<li class="card derived">')[2].partition("</li>")[0]
+    assert "derived" in card
+    assert "petct_fusion 1.2.0" in card
+    assert f'href="/jobs/{job_id}"' in card
+    assert f"series/{source.series_instance_uid}" in card
+    assert "succeeded" in job
+    assert "/series/2.25.77" in job
+    assert f"/series/{source.series_instance_uid}" in job
 
 
 def test_jobs_show_state_progress_and_reason_and_can_be_cancelled_and_repeated(site: Site) -> None:
