@@ -207,7 +207,8 @@ def weighting_of(series: Series) -> Finding:
             )
     if times is None:
         return Finding(WEIGHTING, None, 0.1, "neither words nor times tell")
-    return Finding(WEIGHTING, private_code(times[0], f"{times[0]} weighted"), times[1], times[2])
+    meaning = {"FLAIR": "FLAIR", "T2STAR": "T2* weighted"}.get(times[0], f"{times[0]} weighted")
+    return Finding(WEIGHTING, private_code(times[0], meaning), times[1], times[2])
 
 
 def view_of(series: Series) -> Finding:

@@ -44,6 +44,8 @@ LOW_ATTENUATION = private_code("LAA950", "Share of lung below -950 HU")
 PERCENT = Code("%", "UCUM", "Percent")
 COARSE_MM = 1.6
 """In-plane pixel of the coarse grid on which lungs are parted and closed."""
+THIN_MM = 5.0
+"""What is thinner than this (table, sheets, lines) is not the body's wall."""
 NECK_MM = 2.0
 """Half the width of a neck between lung and bowel gas, or lung and bronchus, that is cut."""
 PURE_AIR = -945.0
@@ -78,7 +80,7 @@ def ct_lungs(
     hounsfield = _hounsfield(series, geometry, run)
     if int(hounsfield.min()) > threshold:
         raise NotApplicable("no air in these images: not Hounsfield units, or no chest")
-    solid = _body(hounsfield)
+    solid = _body(hounsfield, geometry)
     air = _inner_air(hounsfield, threshold) & solid
     run.progress(0.4, "removing the trachea")
     _remove_airway(air, hounsfield, geometry)
@@ -280,10 +282,11 @@ def _measure(lung: Mask, hounsfield: NDArray[np.int16], geometry: Geometry) -> l
     ]
 
 
-def _body(hounsfield: NDArray[np.int16]) -> Mask:
+def _body(hounsfield: NDArray[np.int16], geometry: Geometry) -> Mask:
     """The largest solid part of each slice with everything it encloses; the table is thinner and not joined to it."""
     body = np.zeros(hounsfield.shape, np.bool_)
-    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    reach = round(THIN_MM / 2 / geometry.spacing_mm[1])
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     for index, plane in enumerate(hounsfield):
         solid = cv2.morphologyEx((plane > -300).astype(np.uint8), cv2.MORPH_OPEN, brush)
         count, parts, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)

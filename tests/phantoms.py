@@ -169,4 +169,7 @@ def radiograph(*, modality: str = "CR", for_processing: bool = False) -> Dataset
         one.PixelIntensityRelationshipSign = 1
         one.PresentationLUTShape = "IDENTITY"
         one.RescaleType = "US"
+        region = Dataset()
+        region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "816094009", "SCT", "Chest"
+        one.AnatomicRegionSequence = Sequence([region])
     return one
