@@ -4,10 +4,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import dcmtk
 import numpy as np
 import pydicom
 import pytest
-from dcmtk import dcmtk
 from whole import Server, free_port, running
 
 from pacs.cli import phantom
@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, modality: dict[str, list[Pa
 
 def run(tool: str, *arguments: str, cwd: Path | None = None) -> str:
     """Run a DCMTK tool; it must succeed."""
-    done = subprocess.run([dcmtk(tool), *arguments], capture_output=True, text=True, timeout=240, cwd=cwd)
+    done = subprocess.run([dcmtk.tool(tool), *arguments], capture_output=True, text=True, timeout=240, cwd=cwd)
     assert done.returncode == 0, f"{tool}: {done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
@@ -98,7 +98,7 @@ def test_movescu_moves_it_to_a_peer_added_a_moment_ago(server: Server, tmp_path:
     (study,) = server.rows("studies")
     port = free_port()
     with subprocess.Popen(
-        [dcmtk("storescp"), "-od", str(tmp_path), "-aet", "WORKSTATION", str(port)], stderr=subprocess.DEVNULL
+        [dcmtk.tool("storescp"), "-od", str(tmp_path), "-aet", "WORKSTATION", str(port)], stderr=subprocess.DEVNULL
     ) as receiver:
         try:
             server.pacs("peers", "add", "WORKSTATION", "127.0.0.1", str(port))
