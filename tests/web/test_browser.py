@@ -69,6 +69,8 @@ def test_a_journey_through_the_pages(page: Any, filled: Served, tmp_path: Path) 
 
     page.locator(".card", has_text="LUNG").locator("a.picture").click()
     pictures(page)
+    inside = "() => { const [a, b] = ['#frame', '.stage'].map(s => document.querySelector(s).getBoundingClientRect());"
+    assert page.evaluate(f"{inside} return a.bottom <= b.bottom + 1 && a.right <= b.right + 1 }}"), "the image is cut off"
     first = page.get_attribute("#frame", "src")
     page.focus("#image")
     page.keyboard.press("ArrowRight")

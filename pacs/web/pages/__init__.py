@@ -32,6 +32,8 @@ HERE = Path(__file__).parent
 PAGE_SIZE = 25
 MOST_FOUND = 2000
 JOBS_SHOWN = 200
+ARRIVING_S = 60.0
+"""Seconds since its last object after which an incomplete series is no longer said to be arriving."""
 MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "PT", "RF", "SEG", "SR", "US", "XA")
 WITHOUT_PICTURES = frozenset(
     ("SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "REG", "RWV", "PLAN", "ECG", "HD", "AU", "FID", "ANN")
@@ -66,6 +68,14 @@ def _took(job: Job) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
+def _short(value: str) -> str:
+    """Show a DS with no more digits than people read."""
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return value
+
+
 def _plural(count: int | str, word: str) -> str:
     number = int(count or 0)
     plural = word if word.endswith("s") else f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
@@ -87,6 +97,7 @@ templates.env.filters |= {
     "plural": _plural,
     "took": _took,
     "title_of": series_title,
+    "short": _short,
 }
 templates.env.globals |= {"version": __version__, "without_pictures": WITHOUT_PICTURES}
 
@@ -214,7 +225,7 @@ async def study(request: Request) -> Response:
     study_uid = uid(request.path_params["study"])
     row, cards, jobs = await in_thread(at.read, _study, at.archive, study_uid)
     names = {card.series_instance_uid: series_title(card) for card in cards}
-    return await show(request, "study.html", study=row, cards=cards, names=names, jobs=jobs)
+    return await show(request, "study.html", study=row, cards=cards, names=names, jobs=jobs, recent=time.time() - ARRIVING_S)
 
 
 async def series(request: Request) -> Response:
