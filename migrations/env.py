@@ -8,7 +8,7 @@ from pacs.index.tables import metadata
 def run() -> None:
     connection = context.config.attributes.get("connection")
     if connection is None:
-        raise SystemExit("run migrations by `pacs db upgrade`: it brings the connection and the lock")
+        raise SystemExit("migrations run at the start of `pacs serve`, which brings the connection and the lock")
     context.configure(
         connection=connection,
         target_metadata=metadata,

@@ -189,9 +189,12 @@ def _reachable(installation: Path, folder: Path) -> Path:
             return installation
     except PermissionError:
         pass
-    copy = folder / "pg"
-    shutil.copytree(installation, copy, symlinks=True)
-    return copy
+    # The wheel's libraries lie beside its package and are found by their place relative to it.
+    package = installation.parent
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        if part.is_dir():
+            shutil.copytree(part, folder / "wheel" / part.name, symlinks=True)
+    return folder / "wheel" / package.name / installation.name
 
 
 def _start(folder: Path, command: list[Any], *, as_nobody: bool = True) -> None:

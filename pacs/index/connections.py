@@ -160,7 +160,7 @@ def _as_ours(error: DBAPIError) -> Exception:
     if ("full" in text and "disk" in text) or _sqlstate(error) in ("53100", "53200"):
         return OutOfResources("the index has no room left")
     if _sqlstate(error) in ("42P01", "42703") or "no such table" in text or "no such column" in text:
-        return ConfigurationError("the database is not of this version; run `pacs db upgrade`")
+        return ConfigurationError("the database is not of this version; start `pacs serve` once, which upgrades it")
     if isinstance(error, OperationalError) or error.connection_invalidated:
         return Unavailable("the index cannot be reached or is busy")
     return error

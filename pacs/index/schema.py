@@ -80,7 +80,7 @@ def revision_check_engine(engine: sa.Engine) -> None:
     """Like `revision_check`, over an engine that is open already."""
     database = engine.url.database or ""
     if engine.dialect.name == "sqlite" and not Path(database).exists():
-        raise ConfigurationError("there is no database yet; run `pacs db upgrade`, or `pacs serve`, which prepares it")
+        raise ConfigurationError("there is no database yet; start `pacs serve` once, which prepares it")
     try:
         with engine.connect() as connection:
             present = _current(connection)
@@ -88,7 +88,9 @@ def revision_check_engine(engine: sa.Engine) -> None:
         raise Unavailable("the database cannot be reached") from error
     if present != head():
         _refuse_unknown(present)
-        raise ConfigurationError(f"the database is at revision {present or 'none'}, not {head()}; run `pacs db upgrade`")
+        raise ConfigurationError(
+            f"the database is at revision {present or 'none'}, not {head()}; start `pacs serve` once, which upgrades it"
+        )
 
 
 def _refuse_unknown(present: str) -> None:

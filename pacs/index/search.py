@@ -18,6 +18,7 @@ from pacs.model.query import AnyOf, Level, Match, Query, Single
 
 Condition = sa.ColumnElement[bool]
 _BATCH = 200
+_FEW_ROWS = 5000
 _DEPTH = {level: depth for depth, level in enumerate(LEVELS)}
 _COLUMN: dict[str, sa.Column[str]] = {
     "PatientID": t.patient.c.patient_id,
@@ -200,13 +201,28 @@ def _computed_condition(connections: Connections, keyword: str, match: Match) ->
         if keyword == "ModalitiesInStudy":
             own = matching.value_condition(connections, keyword, "CS", any_series.c.modality, match)
             having = sa.select(any_series.c.study_pk).where(any_series.c.instances > 0, own)
-            return t.study.c.pk.in_(having.correlate(None))
+            if _are_few(connections, having):
+                return t.study.c.pk.in_(having.correlate(None))
+            return sa.exists(having.where(any_series.c.study_pk == t.study.c.pk).correlate(t.study))
         own = matching.several_condition(keyword, "UI", any_series.c.sop_classes, match)
         of_study = [any_series.c.study_pk == t.study.c.pk, any_series.c.instances > 0]
         return sa.exists(sa.select(1).select_from(any_series).where(*of_study, own).correlate(t.study))
     if not isinstance(match, Single | AnyOf):
         raise InvalidQuery(f"{keyword} can only be matched with a number")
     return matching.number_condition(keyword, computed(keyword), match)
+
+
+def _are_few(connections: Connections, rows: sa.Select[Any]) -> bool:
+    """Tell whether a list of rows is short: then a search begins with it, else with the newest study.
+
+    SQLite takes what we say: at 100,000 studies a list of the half of them cost 150 ms before the first answer, and looking for
+    one in a thousand study by study 290 ms; each is below 10 ms the other way round. PostgreSQL decides for itself.
+    """
+    if not connections.is_sqlite:
+        return True
+    some = sa.select(sa.func.count()).select_from(rows.limit(_FEW_ROWS + 1).subquery())
+    with connections.read() as connection:
+        return connection.execute(some).scalar_one() <= _FEW_ROWS
 
 
 def computed(keyword: str) -> sa.ColumnElement[Any]:

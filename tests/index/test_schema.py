@@ -60,7 +60,7 @@ def test_several_processes_may_upgrade_at_once(kind: str, tmp_path: Path) -> Non
 def test_a_database_of_another_revision_is_refused(kind: str, tmp_path: Path) -> None:
     """One without tables, and one of a newer version, with what to do about it."""
     with services.database(kind, tmp_path) as url:
-        with pytest.raises(ConfigurationError, match="pacs db upgrade"):
+        with pytest.raises(ConfigurationError, match="pacs serve"):
             Index.open(url)
         schema.upgrade(url)
         engine = make_engine(url)

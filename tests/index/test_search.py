@@ -3,6 +3,7 @@
 import pytest
 from arrivals import SEG, a_series, placed
 
+from pacs.index import search
 from pacs.index.database import Index
 from pacs.model.errors import InvalidQuery
 from pacs.model.query import AnyOf, Between, Level, Match, Query, Single, Wildcard
@@ -180,8 +181,13 @@ def test_numbers_compare_as_numbers(index: Index) -> None:
     assert [answer["InstanceNumber"] for answer in found] == ["7"]
 
 
-def test_modalities_in_study_finds_and_names_them_all(index: Index) -> None:
-    """PS3.4 C.6.2.1: a study matches if one series does; the answer gathers every modality and SOP class."""
+@pytest.mark.parametrize("few_rows", [0, 5000])
+def test_modalities_in_study_finds_and_names_them_all(index: Index, few_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PS3.4 C.6.2.1: a study matches if one series does; the answer gathers every modality and SOP class.
+
+    Whichever way the search goes: from the series of a rare modality, or through the studies for a common one.
+    """
+    monkeypatch.setattr(search, "_FEW_ROWS", few_rows)
     index.add([placed(study="a", series="a.1", Modality="CT"), placed(study="a", series="a.2", Modality="PT")])
     index.add([placed(study="b", series="b.1", Modality="MR", sop_class_uid=SEG)])
 
