@@ -17,6 +17,7 @@ from pacs.dicom.dictionary import vrs_of
 from pacs.dicom.elements import UNIT_BYTES, element
 from pacs.model.instance import Element
 
+CODING_SCHEME_DESIGNATOR = 0x00080102
 REMOVED = "REMOVED"
 """The dummy text: conspicuous, valid in CS, LO, SH, PN and AE alike."""
 
@@ -154,7 +155,7 @@ def _keep_uids(one: Element, otherwise: Action, subject: Subject) -> Element | N
 
 
 def _scrub(one: Element, otherwise: Action, subject: Subject) -> Element | None:
-    if one.vr == "CS":
+    if one.vr == "CS" or one.tag == CODING_SCHEME_DESIGNATOR:
         return _scrub_code_string(one, otherwise, subject)
     return _rewrite(one, Action.DUMMY if otherwise is Action.EMPTY else otherwise, subject, scrub)
 

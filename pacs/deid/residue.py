@@ -4,12 +4,13 @@ Independent of the engine: it looks at the encoded values that would be written,
 characters outside Pixel Data (bytes, ASCII case folded) for name components and identifiers as whole words, and everything
 but bulk for the original UIDs. Not searched are numbers (DS, IS and binary: their VR is checked instead), dates and times
 (moved by rule, and a child's moved date may by chance be its day of birth), and code strings made of vocabulary words (a
-Mr Chest has CHEST examined). Names of fewer than three Latin letters and identifiers of fewer than four signs are not
-searched for: they would be found everywhere.
+Mr Chest has CHEST examined, and a patient called "Enter text" content items of type TEXT). Names of fewer than three Latin
+letters (two of other scripts) and identifiers of fewer than four signs are not searched for: they would be found everywhere.
 """
 
 from collections.abc import Iterable, Sequence
 
+from pacs.deid.actions import CODING_SCHEME_DESIGNATOR
 from pacs.deid.text import Identity, in_vocabulary
 from pacs.dicom.elements import items
 from pacs.model.errors import Quarantined
@@ -56,7 +57,8 @@ def _search_text(elements: Iterable[Element], needles: Needles, harmless: set[by
         if vr in _SEARCHED:
             value = one.value if isinstance(one.value, bytes) else bytes(one.value)
             if value not in harmless:
-                if needles.found_in(value) and not (vr == "CS" and not _doubtful(value, needles)):
+                coded = vr == "CS" or one.tag == CODING_SCHEME_DESIGNATOR
+                if needles.found_in(value) and not (coded and not _doubtful(value, needles)):
                     raise Quarantined(
                         f"({one.tag >> 16:04X},{one.tag & 0xFFFF:04X}) still repeats an identifier after de-identification"
                     )

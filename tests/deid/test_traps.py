@@ -382,6 +382,17 @@ def test_trap_37_and_38_reports_lose_people_and_keep_numbers() -> None:
     assert found.ContentSequence[5].Date == found.StudyDate
 
 
+def test_trap_38_a_name_made_of_dicom_words_does_not_break_the_report() -> None:
+    """A patient called "Text^Container" keeps value types, relationships and coding schemes."""
+    item = content_item("TEXT", code("121106", "DCM", "Comment"), TextValue="no text")
+
+    found = after(report(item, patient_name="Text^Container"))
+
+    assert found.ContentSequence[0].ValueType == "TEXT" and found.ValueType == "CONTAINER"
+    assert found.ContentSequence[0].RelationshipType == "CONTAINS"
+    assert found.ContentSequence[0].ConceptNameCodeSequence[0].CodingSchemeDesignator == "DCM"
+
+
 def test_trap_44_captures_and_classes_at_risk_are_quarantined() -> None:
     """Ultrasound and secondary captures pass only if declared free of text; a declared text or capture never does."""
     capture = "1.2.840.10008.5.1.4.1.1.7"
