@@ -34,12 +34,13 @@ EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 UNCOMPRESSED = (EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, DEFLATED, EXPLICIT_BIG_ENDIAN)
+HTJ2K = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (202, 201, 203))
 COMPRESSED = (
     "1.2.840.10008.1.2.5",  # RLE Lossless
     *(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70)),  # JPEG
     *(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81)),  # JPEG-LS
     *(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91)),  # JPEG 2000
-    *(f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)),  # HTJ2K
+    *HTJ2K,
     *(f"1.2.840.10008.1.2.4.{number}" for number in (100, 101, 102, 103, 104, 105, 106)),  # MPEG2, MPEG-4 AVC/H.264
     *(f"1.2.840.10008.1.2.4.{number}.1" for number in (100, 101, 102, 103, 104, 105, 106)),  # the same, fragmentable
     *(f"1.2.840.10008.1.2.4.{number}" for number in (107, 108)),  # HEVC/H.265

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pacs import retrieve as way_out
 from pacs.archive import Archive
-from pacs.dimse import contexts, identifier, messages, query, scu, status
+from pacs.dimse import contexts, identifier, messages, query, requestor, status
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.logs import get_logger
@@ -241,11 +241,11 @@ def _send_stored(
     originator: tuple[str, int] | None,
 ) -> int:
     """Send an instance as it is stored, or in the best transfer syntax the peer accepted for its class."""
-    ways = scu.accepted(association, stored.sop_class_uid)
+    ways = requestor.accepted(association, stored.sop_class_uid)
     if not ways:
         raise NotTranscodable("the peer accepted no presentation context for this SOP Class")
     parts = way_out.data_set(archive, stored, tuple(ways))
-    return scu.store(
+    return requestor.store(
         association,
         ways[parts.transfer_syntax_uid],
         sop_class_uid=stored.sop_class_uid,
@@ -289,7 +289,7 @@ class _Onward:
         # PS3.7 9.1.1.1: the AE that asked for the C-MOVE, and its Message ID; not ours.
         self._originator = (association.requestor.ae_title.strip(), message.message_id)
         self._batches = _batches(instances)
-        self._proposed: set[scu.Proposal] = set()
+        self._proposed: set[requestor.Proposal] = set()
         self._association: LaneAssociation | None = None
         self._message_ids = _message_ids()
         self._second_chance = True
@@ -312,12 +312,12 @@ class _Onward:
                 self._gone = True
                 raise
             self._second_chance = False
-        except scu.PeerUnavailable:
+        except requestor.PeerUnavailable:
             self._gone = True
             raise
         try:
             return self._send(stored)
-        except (AssociationLost, scu.PeerUnavailable):
+        except (AssociationLost, requestor.PeerUnavailable):
             self._drop()
             self._gone = True
             raise
@@ -341,7 +341,7 @@ class _Onward:
     def _send(self, stored: Stored) -> int:
         if self._association is None:
             settings = self._archive.settings.dicom
-            self._association = scu.associate(
+            self._association = requestor.associate(
                 self._peer.host,
                 self._peer.port,
                 called=self._peer.ae_title,
@@ -368,7 +368,7 @@ def _message_ids() -> Iterator[int]:
         yield from range(1, SUB_OPERATION_LIMIT + 1)
 
 
-def _needs(stored: Stored) -> tuple[scu.Proposal, ...]:
+def _needs(stored: Stored) -> tuple[requestor.Proposal, ...]:
     """Return the contexts to propose for an instance: as stored, and the two that every peer should take, each apart.
 
     In one context together the peer would choose, and rarely the stored one.
@@ -377,15 +377,15 @@ def _needs(stored: Stored) -> tuple[scu.Proposal, ...]:
     return tuple((stored.sop_class_uid, (syntax,)) for syntax in syntaxes)
 
 
-def _batches(instances: Sequence[Stored]) -> list[set[scu.Proposal]]:
+def _batches(instances: Sequence[Stored]) -> list[set[requestor.Proposal]]:
     """Return sets of contexts, at most 128 each, so that every instance finds all of its own in one of them."""
-    batches: list[set[scu.Proposal]] = []
+    batches: list[set[requestor.Proposal]] = []
     for stored in instances:
         needed = set(_needs(stored))
         if any(needed <= batch for batch in batches):
             continue
         for batch in batches:
-            if len(batch | needed) <= scu.CONTEXT_LIMIT:
+            if len(batch | needed) <= requestor.CONTEXT_LIMIT:
                 batch |= needed
                 break
         else:

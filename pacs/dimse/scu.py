@@ -1,8 +1,8 @@
 """Our own asking and sending: C-STORE, C-ECHO, C-FIND and C-GET as SCU, for the command line, the demo and C-MOVE.
 
-An association here has no thread that serves requests: its owner sends and waits. Data sets go out as they lie in their files,
+Data sets go out as they lie in their files,
 mapped and not read, so that memory stays bounded; only where the peer takes no more than another uncompressed transfer syntax
-is one encoded anew. PS3.4 Annexes A, B and C; PS3.7 9.1; PS3.8 9.3.2 (at most 128 presentation contexts).
+is one encoded anew. PS3.4 Annexes A, B and C; PS3.7 9.1.
 """
 
 import contextlib
@@ -16,31 +16,20 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.uid import UID
-from pynetdicom import AE
-from pynetdicom.presentation import PresentationContext, build_context, build_role
-from pynetdicom.transport import AddressInformation
 
 from pacs.dicom import elements, part10, values
 from pacs.dicom.dictionary import tag_of, vr_of
 from pacs.dimse import contexts, identifier, messages, status
-from pacs.dimse.lane import AssociationLost, Budget, LaneAssociation, LaneSocket
+from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
-from pacs.model.errors import ArchiveError, NotTranscodable, NotUnderstood, Unavailable
+from pacs.dimse.requestor import CONTEXT_LIMIT, PeerUnavailable, Proposal, accepted, associate, response, store
+from pacs.model.errors import ArchiveError, NotTranscodable, NotUnderstood
 from pacs.model.instance import Buffer
 
-CONTEXT_LIMIT = 128
-"""Presentation context IDs are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
-Proposal = tuple[str, tuple[str, ...]]
-"""An abstract syntax and the transfer syntaxes offered for it in one context."""
 _LOOK_AHEAD = 256
 _PATIENCE = 3
 """How often in a row a peer that was there may be missing before the rest of the files is given up."""
 _MAPPED_FROM = 1 << 25
-
-
-class PeerUnavailable(Unavailable):
-    """The other side cannot be reached, or does not want us now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,94 +61,13 @@ class SendReport:
         return [result for result in self.results if not result.stored]
 
 
-def associate(
-    host: str,
-    port: int,
-    *,
-    called: str,
-    calling: str,
-    proposals: Sequence[Proposal],
-    as_scp: Iterable[str] = (),
-    timeout_s: float = 60.0,
-    object_limit: int = 1 << 32,
-) -> LaneAssociation:
-    """Open an association. Raises `PeerUnavailable` where there is no connection, or it is rejected or aborted.
-
-    Parameters
-    ----------
-    proposals : sequence of (abstract syntax, transfer syntaxes)
-        At most 128, each a presentation context of its own.
-    as_scp : iterable of str
-        SOP Classes for which we want to be SCP too (PS3.7 D.3.3.4), as C-GET needs.
-    """
-    ae = AE(ae_title=calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
-    ae.connection_timeout = min(timeout_s, 10.0)
-    association = LaneAssociation(ae, "requestor", object_limit=object_limit, budget=Budget(2 * object_limit))
-    try:
-        remote = AddressInformation.from_addr_port(host, port)
-        local = AddressInformation.from_tuple(("", 0) if remote.is_ipv4 else ("::0", 0))
-        association.set_socket(LaneSocket(association, address=local))
-    except (OSError, ValueError) as error:
-        raise PeerUnavailable(f"cannot reach {host}:{port}") from error
-    association.acceptor.ae_title = called
-    association.acceptor.address_info = remote
-    association.requestor.address_info = local
-    association.requestor.ae_title = calling
-    association.requestor.maximum_length = 131072
-    association.requestor.implementation_class_uid = UID(part10.IMPLEMENTATION_CLASS_UID)
-    association.requestor.implementation_version_name = part10.IMPLEMENTATION_VERSION_NAME
-    association.requestor.requested_contexts = _numbered(proposals)
-    for uid in as_scp:
-        association.requestor.add_negotiation_item(build_role(uid, scp_role=True))
-    association.request()
-    if not association.is_established:
-        why = "rejected the association" if association.is_rejected or association.dul.rejected else "does not answer"
-        association.kill()
-        raise PeerUnavailable(f"{called} at {host}:{port} {why}")
-    return association
-
-
-def accepted(association: LaneAssociation, sop_class_uid: str, *, as_scp: bool = False) -> dict[str, int]:
-    """Return transfer syntax -> presentation context ID of what the peer accepted for a class."""
-    return {
-        str(context.transfer_syntax[0]): int(context.context_id)
-        for context in association.accepted_contexts
-        if context.abstract_syntax == sop_class_uid and (context.as_scp if as_scp else context.as_scu)
-    }
-
-
-def store(
-    association: LaneAssociation,
-    context_id: int,
-    *,
-    sop_class_uid: str,
-    sop_instance_uid: str,
-    data_set: Sequence[Buffer],
-    message_id: int,
-    priority: int = 0,
-    originator: tuple[str, int] | None = None,
-) -> int:
-    """Send one instance and return the peer's status (PS3.7 9.1.1). Raises `AssociationLost`."""
-    asked: dict[int, int | str] = {
-        messages.AFFECTED_SOP_CLASS_UID: sop_class_uid,
-        messages.MESSAGE_ID: message_id,
-        messages.PRIORITY: priority,
-        messages.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
-    }
-    if originator is not None:
-        asked[messages.MOVE_ORIGINATOR], asked[messages.MOVE_ORIGINATOR_MESSAGE_ID] = originator
-    association.dimse.send(context_id, messages.encode(Command.C_STORE_RQ, asked, data_set=True), data_set)
-    return _response(association, Command.C_STORE_RSP, message_id).status
-
-
 def echo(host: str, port: int, ae_title: str, *, calling: str = "MINIPACS", timeout_s: float = 10.0) -> int:
     """Verify a peer; returns its status, 0 for success. Raises `PeerUnavailable`."""
     with _open(host, port, ae_title, calling, [(contexts.VERIFICATION, contexts.MESSAGE_SYNTAXES)], timeout_s) as association:
         context_id = _context(association, contexts.VERIFICATION)[0]
         asked: dict[int, int | str] = {messages.AFFECTED_SOP_CLASS_UID: contexts.VERIFICATION, messages.MESSAGE_ID: 1}
         association.dimse.send(context_id, messages.encode(Command.C_ECHO_RQ, asked))
-        return _response(association, Command.C_ECHO_RSP, 1).status
+        return response(association, Command.C_ECHO_RSP, 1).status
 
 
 def find(
@@ -175,13 +83,13 @@ def find(
         _request(association, context_id, syntax, Command.C_FIND_RQ, uid, keys)
         answers: list[dict[str, str]] = []
         while True:
-            response = _response(association, Command.C_FIND_RSP, 1)
-            if response.status not in (status.PENDING, status.PENDING_UNSUPPORTED_KEYS):
-                _check(response)
+            answer = response(association, Command.C_FIND_RSP, 1)
+            if answer.status not in (status.PENDING, status.PENDING_UNSUPPORTED_KEYS):
+                _check(answer)
                 return answers
-            found = elements.read(response.data_set or b"", syntax)
+            found = elements.read(answer.data_set or b"", syntax)
             answers.append(values.attributes(found))
-            association.dimse.give_back(response.data_set)
+            association.dimse.give_back(answer.data_set)
 
 
 def get(
@@ -205,13 +113,12 @@ def get(
         found = find(host, port, ae_title, asked, calling=calling, timeout_s=timeout_s)
         sop_classes = [uid for row in found for uid in row.get("SOPClassesInStudy", "").split("\\") if uid]
     uid = contexts.STUDY_ROOT_GET
-    offered = (*contexts.COMPRESSED, contexts.EXPLICIT_LITTLE_ENDIAN, contexts.IMPLICIT_LITTLE_ENDIAN)
-    # One context for each archive syntax we can expect, so that nothing needs to be decompressed for us.
+    # A context for each syntax we can expect, so that nothing needs to be decompressed for us; with many classes the likely.
+    likely = (contexts.HTJ2K[0], contexts.EXPLICIT_LITTLE_ENDIAN, *contexts.COMPRESSED, contexts.IMPLICIT_LITTLE_ENDIAN)
     proposals: list[Proposal] = [(uid, contexts.MESSAGE_SYNTAXES)]
     room = (CONTEXT_LIMIT - 1) // max(1, len(sop_classes))
     for sop_class in sop_classes:
-        ways = [(syntax,) for syntax in offered] if room >= len(offered) else [offered, (contexts.EXPLICIT_LITTLE_ENDIAN,)]
-        proposals += [(sop_class, way) for way in ways]
+        proposals += [(sop_class, (syntax,)) for syntax in list(dict.fromkeys(likely))[:room]]
     count = 0
     directory.mkdir(parents=True, exist_ok=True)
     with _open(host, port, ae_title, calling, proposals[:CONTEXT_LIMIT], timeout_s, as_scp=sop_classes) as association:
@@ -363,15 +270,6 @@ def _open(
     association.release_and_wait()
 
 
-def _numbered(proposals: Sequence[Proposal]) -> list[PresentationContext]:
-    if len(proposals) > CONTEXT_LIMIT:
-        raise ValueError(f"{len(proposals)} presentation contexts do not fit into one association")
-    built = [build_context(abstract_syntax, list(syntaxes)) for abstract_syntax, syntaxes in proposals]
-    for index, context in enumerate(built):
-        context.context_id = 2 * index + 1
-    return built
-
-
 def _context(association: LaneAssociation, sop_class_uid: str) -> tuple[int, str]:
     for syntax, context_id in accepted(association, sop_class_uid).items():
         return context_id, syntax
@@ -395,20 +293,11 @@ def _request(
     association.dimse.send(context_id, messages.encode(command, asked, data_set=True), [body])
 
 
-def _response(association: LaneAssociation, command: Command, message_id: int) -> Message:
-    """Wait for the response to `message_id`; anything else that comes meanwhile is not for us."""
-    while True:
-        message = association.dimse.receive(association.dimse_timeout)
-        if message.command_field == command and message.number(messages.MESSAGE_ID_RESPONDED_TO) == message_id:
-            return message
-        association.dimse.give_back(message.data_set)
-
-
-def _check(response: Message) -> None:
-    if response.status not in (status.SUCCESS, status.SUB_OPERATIONS_WARNING):
-        raise NotUnderstood(f"the peer answered status {response.status:04X}")
-    if response.number(messages.FAILED):
-        raise NotUnderstood(f"{response.number(messages.FAILED)} instances could not be transferred")
+def _check(answer: Message) -> None:
+    if answer.status not in (status.SUCCESS, status.SUB_OPERATIONS_WARNING):
+        raise NotUnderstood(f"the peer answered status {answer.status:04X}")
+    if answer.number(messages.FAILED):
+        raise NotUnderstood(f"{answer.number(messages.FAILED)} instances could not be transferred")
 
 
 def _keep(association: LaneAssociation, message: Message, directory: Path) -> int:

@@ -5,6 +5,7 @@ and the services are `storage`, `query` and `retrieve`. TLS, user identity and s
 """
 
 import ipaddress
+import sys
 import threading
 import time
 import uuid
@@ -18,8 +19,9 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 from pacs.archive import Archive
 from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.dimse import contexts, messages, query, retrieve, status, storage
-from pacs.dimse.lane import Budget, LaneAssociation, LaneSocket
+from pacs.dimse.lane import Budget, LaneAssociation
 from pacs.dimse.messages import Command, Message
+from pacs.dimse.upper_layer import LaneSocket
 from pacs.logs import bind, get_logger
 from pacs.model.errors import ConfigurationError
 from pacs.model.peer import SERVICES
@@ -105,8 +107,6 @@ class DicomServer(AssociationServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what went wrong with one connection; the others go on."""
-        import sys
-
         error = sys.exc_info()[1]
         if error is not None:
             log.exception("connection_failed", error)
@@ -240,7 +240,11 @@ class _Service:
         evidence = "association released" if association.is_released else "association ended"
         log.info("association_closed", evidence=evidence, instances=self._stored)
         if self._stored:
-            self._archive.index.end_association(association.association_id, evidence)
+            try:
+                self._archive.index.end_association(association.association_id, evidence)
+            except Exception as error:
+                # Nobody waits for an answer any more; without this evidence the series completes by silence.
+                log.exception("evidence_lost", error, evidence=evidence)
 
     def _allowed(self, service: str) -> bool:
         if self._may is None:

@@ -1,0 +1,128 @@
+"""Associations that we ask for: opening one, what the peer accepted, and C-STORE on it.
+
+Such an association has no thread that serves requests: its owner sends and waits. `scu` and C-MOVE stand on this. PS3.8 9.3.2
+(at most 128 presentation contexts), PS3.7 9.1.1 and D.3.3.4.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from pydicom.uid import UID
+from pynetdicom import AE
+from pynetdicom.presentation import PresentationContext, build_context, build_role
+from pynetdicom.transport import AddressInformation
+
+from pacs.dicom import part10
+from pacs.dimse import messages
+from pacs.dimse.lane import Budget, LaneAssociation
+from pacs.dimse.messages import Command, Message
+from pacs.dimse.upper_layer import LaneSocket
+from pacs.model.errors import Unavailable
+from pacs.model.instance import Buffer
+
+CONTEXT_LIMIT = 128
+"""Presentation context IDs are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
+Proposal = tuple[str, tuple[str, ...]]
+"""An abstract syntax and the transfer syntaxes offered for it in one context."""
+
+
+class PeerUnavailable(Unavailable):
+    """The other side cannot be reached, or does not want us now."""
+
+
+def associate(
+    host: str,
+    port: int,
+    *,
+    called: str,
+    calling: str,
+    proposals: Sequence[Proposal],
+    as_scp: Iterable[str] = (),
+    timeout_s: float = 60.0,
+    object_limit: int = 1 << 32,
+) -> LaneAssociation:
+    """Open an association. Raises `PeerUnavailable` where there is no connection, or it is rejected or aborted.
+
+    Parameters
+    ----------
+    proposals : sequence of (abstract syntax, transfer syntaxes)
+        At most 128, each a presentation context of its own.
+    as_scp : iterable of str
+        SOP Classes for which we want to be SCP too (PS3.7 D.3.3.4), as C-GET needs.
+    """
+    ae = AE(ae_title=calling)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
+    ae.connection_timeout = min(timeout_s, 10.0)
+    association = LaneAssociation(ae, "requestor", object_limit=object_limit, budget=Budget(2 * object_limit))
+    try:
+        remote = AddressInformation.from_addr_port(host, port)
+        local = AddressInformation.from_tuple(("", 0) if remote.is_ipv4 else ("::0", 0))
+        association.set_socket(LaneSocket(association, address=local))
+    except (OSError, ValueError) as error:
+        raise PeerUnavailable(f"cannot reach {host}:{port}") from error
+    association.acceptor.ae_title = called
+    association.acceptor.address_info = remote
+    association.requestor.address_info = local
+    association.requestor.ae_title = calling
+    association.requestor.maximum_length = 131072
+    association.requestor.implementation_class_uid = UID(part10.IMPLEMENTATION_CLASS_UID)
+    association.requestor.implementation_version_name = part10.IMPLEMENTATION_VERSION_NAME
+    association.requestor.requested_contexts = _numbered(proposals)
+    for uid in as_scp:
+        association.requestor.add_negotiation_item(build_role(uid, scp_role=True))
+    association.request()
+    if not association.is_established:
+        why = "rejected the association" if association.is_rejected or association.dul.rejected else "does not answer"
+        association.kill()
+        raise PeerUnavailable(f"{called} at {host}:{port} {why}")
+    return association
+
+
+def accepted(association: LaneAssociation, sop_class_uid: str, *, as_scp: bool = False) -> dict[str, int]:
+    """Return transfer syntax -> presentation context ID of what the peer accepted for a class."""
+    return {
+        str(context.transfer_syntax[0]): int(context.context_id)
+        for context in association.accepted_contexts
+        if context.abstract_syntax == sop_class_uid and (context.as_scp if as_scp else context.as_scu)
+    }
+
+
+def store(
+    association: LaneAssociation,
+    context_id: int,
+    *,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    data_set: Sequence[Buffer],
+    message_id: int,
+    priority: int = 0,
+    originator: tuple[str, int] | None = None,
+) -> int:
+    """Send one instance and return the peer's status (PS3.7 9.1.1). Raises `AssociationLost`."""
+    asked: dict[int, int | str] = {
+        messages.AFFECTED_SOP_CLASS_UID: sop_class_uid,
+        messages.MESSAGE_ID: message_id,
+        messages.PRIORITY: priority,
+        messages.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
+    }
+    if originator is not None:
+        asked[messages.MOVE_ORIGINATOR], asked[messages.MOVE_ORIGINATOR_MESSAGE_ID] = originator
+    association.dimse.send(context_id, messages.encode(Command.C_STORE_RQ, asked, data_set=True), data_set)
+    return response(association, Command.C_STORE_RSP, message_id).status
+
+
+def response(association: LaneAssociation, command: Command, message_id: int) -> Message:
+    """Wait for the response to `message_id`; anything else that comes meanwhile is not for us."""
+    while True:
+        message = association.dimse.receive(association.dimse_timeout)
+        if message.command_field == command and message.number(messages.MESSAGE_ID_RESPONDED_TO) == message_id:
+            return message
+        association.dimse.give_back(message.data_set)
+
+
+def _numbered(proposals: Sequence[Proposal]) -> list[PresentationContext]:
+    if len(proposals) > CONTEXT_LIMIT:
+        raise ValueError(f"{len(proposals)} presentation contexts do not fit into one association")
+    built = [build_context(abstract_syntax, list(syntaxes)) for abstract_syntax, syntaxes in proposals]
+    for index, context in enumerate(built):
+        context.context_id = 2 * index + 1
+    return built
