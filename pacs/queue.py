@@ -69,6 +69,9 @@ class CeleryQueue:
 
     def __init__(self, url: str) -> None:
         self._app = make_app(url)
+        # Ringing must not wait for a broker that is away: the scheduler comes again, and its rows wait well.
+        patience = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+        self._app.conf.broker_transport_options = {**self._app.conf.broker_transport_options, **patience}
 
     def ring(self, job_id: str, queue: str) -> None:
         """Tell some worker that `job_id` is due. Raises `Unavailable` where the broker is away."""

@@ -231,7 +231,8 @@ def test_the_isolated_process_dies_with_its_worker(archive: Archive) -> None:
     job_id = job_for(archive, "sleep")
     code = (
         "import sys; sys.path.insert(0, sys.argv[3]); import making; from pathlib import Path;"
-        "from pacs.archive import Archive; from pacs.processing.registry import discover; from pacs.processing.runner import run_job;"
+        "from pacs.archive import Archive; from pacs.processing.registry import discover;"
+        "from pacs.processing.runner import run_job;"
         "s = making.settings(Path(sys.argv[1])); a = Archive.open(s, writer='w');"
         "run_job(a, discover(s.plugins_path), sys.argv[2], worker='w')"
     )

@@ -137,7 +137,15 @@ def test_a_real_pet_ct_is_fused(shared_data: Path) -> None:
     assert isinstance(images, Images) and isinstance(overlay, Overlay) and images.geometry is not None
     activity = np.stack(list(images.pixels))[:, ::2, ::2] * images.slope
 
+    maps = [dcmread(path) for path in sorted((shared_data / "petct_acrin042" / "RWV").iterdir())]
+    slopes = {
+        float(one.RealWorldValueSlope)
+        for item in maps[0].ReferencedImageRealWorldValueMappingSequence
+        for one in item.RealWorldValueMappingSequence
+        if one.MeasurementUnitsCodeSequence[0].CodeValue == "{SUVbw}g/ml"
+    }
     assert factor is not None
+    assert any(factor == pytest.approx(slope, rel=1e-4) for slope in slopes)
     assert images.geometry.shape[1:] == (256, 256)
     assert 2 < activity.max() * factor < 60
     assert next(iter(overlay.pixels)).shape == (256, 256, 3)

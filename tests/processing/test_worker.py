@@ -1,0 +1,185 @@
+"""A real worker, a real broker: from a committed series to derived objects, through kill -9 and a broker that was away."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import making
+import psutil
+import pytest
+
+from pacs.archive import Archive
+from pacs.ingest import ingest
+from pacs.model.errors import ConfigurationError, Unavailable
+from pacs.model.job import JobState
+from pacs.processing.schedule import run_scheduler
+from pacs.queue import CeleryQueue, broker_url, make_app
+from pacs.settings import Settings, as_environment, load
+from pacs.supervisor import broker
+
+PLUGIN = '''
+import time
+from collections.abc import Iterator
+from pacs.processing import Images, Series, processor
+
+@processor("slow", version="1", makes=("CT",))
+def slow(series: Series, *, seconds: float = 0.0) -> Iterator[Images]:
+    """Copy, after a while."""
+    time.sleep(seconds)
+    yield Images([series.stored(i) for i in range(len(series))], like=series.datasets, description="copy")
+'''
+
+
+def rules(seconds: float) -> str:
+    return f'[[rule]]\nname = "all"\nwhere = {{ Modality = "CT" }}\nrun = [{{ use = "slow", seconds = {seconds} }}]\n'
+
+
+class Workshop:
+    """Broker, scheduler and worker of one home, started and killed as a test wants."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stop = threading.Event()
+        self.scheduler = threading.Thread(target=run_scheduler, args=(settings, self.stop))
+        self.broker: subprocess.Popen[bytes] | None = None
+        self.worker: subprocess.Popen[bytes] | None = None
+
+    def start_broker(self) -> None:
+        socket = Path(self.settings.broker.url.partition("://")[2])
+        socket.unlink(missing_ok=True)
+        self.broker = subprocess.Popen(broker.command(socket), stdout=subprocess.DEVNULL)
+        until(socket.exists)
+
+    def start_worker(self) -> None:
+        environment = {**os.environ, **as_environment(self.settings)}
+        code = "from pacs.settings import load; from pacs import logs, worker; logs.configure(); worker.main(load())"
+        self.worker = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
+
+    def kill_worker(self) -> list[psutil.Process]:
+        assert self.worker is not None
+        below = psutil.Process(self.worker.pid).children(recursive=True)
+        os.killpg(self.worker.pid, signal.SIGKILL)
+        self.worker.wait()
+        return below
+
+    def end(self) -> None:
+        self.stop.set()
+        if self.scheduler.is_alive():
+            self.scheduler.join(20)
+        for process in (self.worker, self.broker):
+            if process is not None and process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL) if process is self.worker else process.kill()
+                    process.wait()
+
+
+@pytest.fixture
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    home = tmp_path_factory.mktemp("w") / "h"
+    with making.archive(
+        home,
+        processing__settle_s=0.0,
+        processing__study_settle_s=0.0,
+        processing__lease_s=3.0,
+        processing__backoff_s=0.5,
+        processing__concurrency=1,
+        broker__url=broker.url(broker.socket_path(home)),
+    ) as opened:
+        (home / "processors" / "slow.py").write_text(PLUGIN)
+        yield opened
+
+
+@pytest.fixture
+def workshop(archive: Archive) -> Iterator[Workshop]:
+    shop = Workshop(archive.settings)
+    yield shop
+    shop.end()
+
+
+def bring(archive: Archive) -> None:
+    for one in making.ct_series(2):
+        ingest(archive, making.received(one))
+    archive.index.end_association("a1")
+
+
+def until(holds: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+def states(archive: Archive) -> list[JobState]:
+    return [job.state for job in archive.index.jobs.list()]
+
+
+def test_a_series_becomes_a_derived_series_by_itself(archive: Archive, workshop: Workshop) -> None:
+    """Arrival, rule, bell, worker, result; the broker comes last and nothing was lost meanwhile. TERM ends it cleanly."""
+    (archive.settings.home / "rules.toml").write_text(rules(0))
+    bring(archive)
+    workshop.scheduler.start()
+    workshop.start_worker()
+    until(lambda: states(archive) == [JobState.QUEUED])
+
+    workshop.start_broker()
+
+    until(lambda: states(archive) == [JobState.SUCCEEDED])
+    assert archive.index.summary()["derived_series"] == 1
+    assert workshop.worker is not None
+    below = psutil.Process(workshop.worker.pid).children(recursive=True)
+    workshop.worker.terminate()
+    assert workshop.worker.wait(20) == 0
+    assert psutil.wait_procs(below, timeout=5)[1] == []
+
+
+def test_a_killed_worker_costs_time_and_nothing_else(archive: Archive, workshop: Workshop) -> None:
+    """kill -9 in the middle of a job: nothing is left running, and the next worker finishes it, once."""
+    (archive.settings.home / "rules.toml").write_text(rules(4))
+    workshop.start_broker()
+    workshop.start_worker()
+    workshop.scheduler.start()
+    bring(archive)
+    until(lambda: states(archive) == [JobState.RUNNING])
+    time.sleep(1)
+
+    below = workshop.kill_worker()
+
+    assert len(below) >= 2
+    assert psutil.wait_procs(below, timeout=5)[1] == []
+    workshop.start_worker()
+    until(lambda: states(archive) == [JobState.SUCCEEDED])
+    assert archive.index.jobs.list()[0].attempt == 2
+    assert archive.index.summary()["instances"] == 4
+
+
+def test_a_broker_that_is_away_is_unavailable_at_once(tmp_path: Path) -> None:
+    """Ringing does not hang and does not retry by itself: the rows wait."""
+    queue = CeleryQueue(broker_url("", tmp_path))
+    started = time.monotonic()
+
+    with pytest.raises(Unavailable):
+        queue.ring("job", "cpu")
+
+    assert time.monotonic() - started < 5
+    queue.close()
+
+
+def test_an_unknown_transport_is_refused() -> None:
+    """Brokers that lose what is in flight, or do not exist, are a configuration error."""
+    with pytest.raises(ConfigurationError, match=r"broker\.url"):
+        make_app("filesystem://")
+
+
+def test_pool_children_read_the_same_settings(tmp_path: Path) -> None:
+    """Settings survive the environment."""
+    settings = making.settings(tmp_path, processing__lease_s=3.5, processing__enabled=False, broker__url="redis://x:1/0")
+
+    assert load(environment=as_environment(settings), home=tmp_path) == settings
