@@ -12,6 +12,7 @@ from pacs.archive import Archive
 from pacs.index import schema
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, IntegrityError
+from pacs.model.instance import Origin
 from pacs.settings import Settings, as_toml
 from pacs.store.keys import FileKeyProvider, KeyRing
 
@@ -43,7 +44,10 @@ def prepare(settings: Settings) -> bool:
 
 
 def recover(archive: Archive) -> int:
-    """Write the rows of records that have none; call it before anything serves. Returns how many were restored."""
+    """Write the rows of records that have none; call it before anything serves. Returns how many were restored.
+
+    Objects that a job made are left out: they become visible with the job's end, and the job runs again to the same bytes.
+    """
     restored = 0
     for container in archive.objects.containers():
         for location, record in archive.objects.records(container, archive.index.high_water(container)):
@@ -53,11 +57,28 @@ def recover(archive: Archive) -> int:
                 # Never acknowledged, or damaged since: `pacs verify` names it; it must not stop the start.
                 log.error("record_unreadable", location_container=container)
                 continue
-            if archive.index.restore(entry, location):
+            if entry.origin is not Origin.PROCESSOR and archive.index.restore(entry, location):
                 restored += 1
+    restored += _recover_quarantine(archive)
     if restored:
         log.info("records_replayed", records=restored)
     return restored
+
+
+def _recover_quarantine(archive: Archive) -> int:
+    listed = {row.quarantine_id for row in archive.index.quarantine.list()}
+    unlisted = [one for one in archive.quarantine.files() if one not in listed]
+    for quarantine_id in unlisted:
+        try:
+            received = archive.quarantine.open(quarantine_id)
+        except IntegrityError:
+            log.error("quarantine_unreadable", quarantine_id=quarantine_id)
+            continue
+        size_bytes = len(received.data_set)
+        archive.index.quarantine.add(
+            quarantine_id, "Quarantined", "listed again after a crash", received.origin.value, size_bytes
+        )
+    return len(unlisted)
 
 
 def _prepare_keys(home: Path) -> bool:

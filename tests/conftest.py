@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["services"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --long: the same tests, with larger counts."""

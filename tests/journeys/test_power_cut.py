@@ -99,6 +99,18 @@ def test_a_record_without_rows_is_replayed(tmp_path: Path) -> None:
         )
 
 
+def test_a_quarantine_file_without_a_row_is_listed_again(tmp_path: Path) -> None:
+    """A cut between the sealed file and its row: at the next start the object is in the list."""
+    with making.archive(tmp_path / "home") as archive:
+        kept = archive.quarantine.keep(making.received(making.dataset()), "Quarantined", "for the test")
+        archive.index.quarantine.remove(kept)
+        assert archive.index.quarantine.list() == []
+
+        assert recover(archive) == 1
+        assert [row.quarantine_id for row in archive.index.quarantine.list()] == [kept]
+        assert recover(archive) == 0
+
+
 class Undeletable:
     """An object store whose `delete` never happens any more."""
 
