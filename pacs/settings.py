@@ -56,7 +56,7 @@ class WebSettings:
 class DeidSettings:
     """De-identification on arrival."""
 
-    policy: str = _setting("research", "Policy for what arrives: basic or research.")
+    policy: str = _setting("research", "Policy for what arrives: basic, research or research-faceless.")
     quarantine_status: str = _setting("C002", "C-STORE status for an object that went to quarantine: C002 or 0000.")
 
 

@@ -8,7 +8,7 @@ Type of the attribute in the IOD (PS3.15 E.1.1, Table E.1-1a).
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache
 from importlib import resources
@@ -49,32 +49,41 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A named choice of options. `methods` are the codes of CID 7050 that are always satisfied."""
+    """A named choice of options. `methods` are the codes of CID 7050 that are always satisfied.
+
+    The two flags ask for options that no row of Table E.1-1 speaks of: they are about pixels, and who cleans those says so.
+    """
 
     name: str
     options: tuple[str, ...]
     methods: tuple[str, ...]
     temporal: str
+    clean_pixel_data: bool = False
+    clean_recognizable_visual_features: bool = False
 
 
 RULES_EDITION = 1
 """Raised whenever the engine treats the same input differently."""
 
+_RESEARCH = Policy(
+    "research",
+    (
+        "clean_graphics",
+        "clean_structured_content",
+        "clean_descriptors",
+        "retain_long_modified_dates",
+        "retain_patient_characteristics",
+        "retain_safe_private",
+    ),
+    ("113100", "113104", "113105", "113107", "113108", "113111"),
+    "MODIFIED",
+    clean_pixel_data=True,
+)
+
 POLICIES: Mapping[str, Policy] = {
     "basic": Policy("basic", (), ("113100",), "REMOVED"),
-    "research": Policy(
-        "research",
-        (
-            "clean_graphics",
-            "clean_structured_content",
-            "clean_descriptors",
-            "retain_long_modified_dates",
-            "retain_patient_characteristics",
-            "retain_safe_private",
-        ),
-        ("113100", "113104", "113105", "113107", "113108", "113111"),
-        "MODIFIED",
-    ),
+    "research": _RESEARCH,
+    "research-faceless": replace(_RESEARCH, name="research-faceless", clean_recognizable_visual_features=True),
 }
 
 CONTENT_SEQUENCES = frozenset({0x0040A730, 0x00400555, 0x00400610, 0x0040B020})
@@ -192,7 +201,19 @@ def content_actions() -> Mapping[tuple[str, str, str], tables.ContentRow]:
 
 def digest(policy: Policy) -> str:
     """Return 16 hexadecimal digits that change when this policy would treat an object differently."""
-    content = hashlib.sha256(json.dumps([RULES_EDITION, policy.name, policy.options, policy.methods, policy.temporal]).encode())
+    content = hashlib.sha256(
+        json.dumps(
+            [
+                RULES_EDITION,
+                policy.name,
+                policy.options,
+                policy.methods,
+                policy.temporal,
+                policy.clean_pixel_data,
+                policy.clean_recognizable_visual_features,
+            ]
+        ).encode()
+    )
     for package, name in (
         ("pacs.standard", "table_e1_1.json"),
         ("pacs.standard", "table_e3_4_1.json"),
