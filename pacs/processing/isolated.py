@@ -6,10 +6,12 @@ forked before anything is imported, watches LIFE, whose other end only the worke
 kill -9, it kills this whole process group, whatever native code is doing.
 """
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 def _guard(life: int) -> None:
@@ -33,6 +35,8 @@ def _guard(life: int) -> None:
             continue
         except OSError:
             break
+    with contextlib.suppress(OSError):
+        Path.cwd().rmdir()  # the job's folder, which nobody else removes any more
     os.killpg(parent, signal.SIGKILL)
     os._exit(0)
 
@@ -138,7 +142,6 @@ def _told(error: BaseException) -> dict[str, object]:
     import errno
     import sysconfig
     import traceback
-    from pathlib import Path
 
     from pacs.processing.api import NotApplicable, Transient
 
