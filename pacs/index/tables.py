@@ -126,6 +126,8 @@ instance = sa.Table(
     sa.Column("origin", Key, nullable=False),
     sa.Column("source", Key, nullable=False),
     sa.Column("policy", Key, nullable=False),
+    # What de-identification did, in counts; never a value.
+    sa.Column("deid_report", Json),
     sa.Column("stored_at", Time, nullable=False),
     sa.Column("attributes", Json, nullable=False),
     sa.UniqueConstraint("sop_instance_uid", "version"),
