@@ -70,9 +70,10 @@ def _arrival(archive: Archive, received: Received, deidentified: Deidentified, d
     encoded = archive.codec.encode(deidentified, digest)
     return Arrival(
         encoded=encoded,
-        sealed=archive.sealer.seal(encoded, policy=deidentified.policy, origin=received.origin),
+        sealed=archive.sealer.seal(encoded, policy=deidentified.policy, origin=received.origin, report=deidentified.report),
         origin=received.origin,
         source=received.source,
         association=received.association,
         policy=deidentified.policy,
+        report=deidentified.report,
     )

@@ -38,6 +38,7 @@ class Incoming:
     association: str
     policy: str
     levels: Mapping[Level, Mapping[str, str]] = field(repr=False)
+    report: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_arrival(cls, arrival: Arrival, location: Location) -> "Incoming":
@@ -56,6 +57,7 @@ class Incoming:
             association=arrival.association,
             policy=arrival.policy,
             levels=split(encoded.attributes),
+            report=arrival.report,
         )
 
     @classmethod
@@ -74,6 +76,7 @@ class Incoming:
             association="",
             policy=entry.policy,
             levels=split(entry.attributes),
+            report=entry.report,
         )
 
     @property
@@ -209,6 +212,7 @@ def _instance_row(one: Incoming, version: int, series_pk: int, now: float) -> Va
         "origin": one.origin.value,
         "source": one.source.replace("\0", ""),
         "policy": one.policy,
+        "deid_report": dict(one.report) or None,
         "stored_at": now,
         "attributes": one.levels[Level.IMAGE],
         **columns_of(Level.IMAGE, one.levels[Level.IMAGE]),

@@ -70,6 +70,7 @@ class Deidentified:
     `elements` are top-level elements in tag order, Explicit VR Little Endian, Pixel Data among them.
     `transfer_syntax_uid` says how Pixel Data is encoded: Explicit VR Little Endian, or the compressed syntax it came in.
     `methods` are the codes of (0012,0064), CID 7050, for what was really done.
+    `report` counts what happened to its elements; it holds no value.
     """
 
     key: InstanceKey
@@ -78,6 +79,7 @@ class Deidentified:
     transfer_syntax_uid: str
     methods: tuple[str, ...]
     policy: str
+    report: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class IndexEntry:
     origin: Origin
     policy: str
     attributes: Mapping[str, str] = field(repr=False)
+    report: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,7 @@ class Arrival:
     source: str = field(repr=False)
     association: str
     policy: str
+    report: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ byte it returns; what does not authenticate is an `IntegrityError`. Files are no
 import json
 import uuid
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -29,10 +29,10 @@ class Sealer:
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
 
-    def seal(self, encoded: Encoded, *, policy: str, origin: Origin) -> Sealed:
+    def seal(self, encoded: Encoded, *, policy: str, origin: Origin, report: Mapping[str, int] | None = None) -> Sealed:
         """Encrypt one instance under its study's key, with a fresh object id."""
         study_key_id, study_key = self._ring.for_study(encoded.key.study_instance_uid)
-        return seal(encoded, uuid.uuid4(), study_key_id, study_key, policy=policy, origin=origin)
+        return seal(encoded, uuid.uuid4(), study_key_id, study_key, policy=policy, origin=origin, report=report)
 
     def open_header(self, stored: Stored, objects: ObjectStore) -> bytes:
         """Return the data set without Pixel Data, Explicit VR Little Endian, reading only its chunks."""
@@ -72,9 +72,18 @@ class Sealer:
         return _entry(head, _open_item(head, _cipher(self._ring.key(head.study_key_id), head.object_id.bytes), record, 0))
 
 
-def seal(encoded: Encoded, object_id: uuid.UUID, study_key_id: int, study_key: bytes, *, policy: str, origin: Origin) -> Sealed:
+def seal(
+    encoded: Encoded,
+    object_id: uuid.UUID,
+    study_key_id: int,
+    study_key: bytes,
+    *,
+    policy: str,
+    origin: Origin,
+    report: Mapping[str, int] | None = None,
+) -> Sealed:
     """Encrypt one instance; pure. An object id must never be used for two contents."""
-    entry = {
+    entry: dict[str, object] = {
         "study": encoded.key.study_instance_uid,
         "series": encoded.key.series_instance_uid,
         "instance": encoded.key.sop_instance_uid,
@@ -86,6 +95,8 @@ def seal(encoded: Encoded, object_id: uuid.UUID, study_key_id: int, study_key: b
         "policy": policy,
         "attributes": dict(encoded.attributes),
     }
+    if report:
+        entry["report"] = dict(report)
     text = json.dumps(entry, separators=(",", ":"), sort_keys=True).encode("ascii")
     items = [_coded(layout.ENTRY, text, True), _coded(layout.HEADER, encoded.header, True)]
     native = encoded.transfer_syntax_uid == _NATIVE
@@ -197,6 +208,7 @@ def _entry(head: layout.Head, text: bytes) -> IndexEntry:
         origin=Origin(entry["origin"]),
         policy=entry["policy"],
         attributes=entry["attributes"],
+        report=entry.get("report", {}),
     )
 
 
