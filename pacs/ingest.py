@@ -70,10 +70,17 @@ def _arrival(archive: Archive, received: Received, deidentified: Deidentified, d
     encoded = archive.codec.encode(deidentified, digest)
     return Arrival(
         encoded=encoded,
-        sealed=archive.sealer.seal(encoded, policy=deidentified.policy, origin=received.origin, report=deidentified.report),
+        sealed=archive.sealer.seal(
+            encoded,
+            policy=deidentified.policy,
+            origin=received.origin,
+            pending=deidentified.pending,
+            report=deidentified.report,
+        ),
         origin=received.origin,
         source=received.source,
         association=received.association,
         policy=deidentified.policy,
+        pending=deidentified.pending,
         report=deidentified.report,
     )

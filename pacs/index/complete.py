@@ -38,10 +38,17 @@ def end_association(connections: Connections, association: str, evidence: str) -
         connections.retrying(work)
 
 
-def _is_open() -> sa.ColumnElement[bool]:
+def is_open() -> sa.ColumnElement[bool]:
+    """Whether an association that brings this series has not ended."""
     return sa.exists(
         sa.select(1).select_from(t.open_arrival).where(t.open_arrival.c.series_pk == t.series.c.pk).correlate(t.series)
     )
+
+
+def holds() -> sa.ColumnElement[bool]:
+    """Whether instances of this series wait to be cleaned: until then no rule sees it."""
+    held = sa.and_(t.instance.c.series_pk == t.series.c.pk, t.instance.c.state == "held", t.instance.c.held_for != "")
+    return sa.exists(sa.select(1).select_from(t.instance).where(held, t.instance.c.current).correlate(t.series))
 
 
 def settled(
@@ -54,7 +61,7 @@ def settled(
 
 
 def _settled_series(connection: sa.Connection, now: float, settle_s: float, quiet_s: float) -> list[SettledSeries]:
-    evident = sa.and_(t.series.c.evidence != "", t.series.c.last_arrival <= now - settle_s, ~_is_open())
+    evident = sa.and_(t.series.c.evidence != "", t.series.c.last_arrival <= now - settle_s, ~is_open())
     statement = (
         sa.select(
             t.series.c.pk,
@@ -74,6 +81,7 @@ def _settled_series(connection: sa.Connection, now: float, settle_s: float, quie
             t.series.c.instances > 0,
             t.series.c.scheduled_generation < t.series.c.generation,
             sa.or_(evident, t.series.c.last_arrival <= now - quiet_s),
+            ~holds(),
         )
         .order_by(t.series.c.last_arrival, t.series.c.pk)
         .limit(_AT_ONCE)
@@ -115,7 +123,7 @@ def _settled_studies(connection: sa.Connection, now: float, study_settle_s: floa
         .where(
             t.series.c.study_pk == t.study.c.pk,
             ~t.series.c.derived,
-            sa.or_(t.series.c.scheduled_generation < t.series.c.generation, _is_open()),
+            sa.or_(t.series.c.scheduled_generation < t.series.c.generation, is_open(), holds()),
         )
         .correlate(t.study)
     )
@@ -213,9 +221,9 @@ def _mark(connection: sa.Connection, settled: SettledSeries) -> bool:
 
 def pending(connections: Connections) -> int:
     """Return how many series and studies have not come to rest, or have and were not scheduled yet."""
-    series = sa.select(sa.func.count()).where(
-        ~t.series.c.derived, t.series.c.instances > 0, t.series.c.scheduled_generation < t.series.c.generation
-    )
+    due = sa.and_(t.series.c.instances > 0, t.series.c.scheduled_generation < t.series.c.generation)
+    to_clean = t.series.c.cleaning_generation < t.series.c.held_generation
+    series = sa.select(sa.func.count()).where(~t.series.c.derived, sa.or_(due, to_clean))
     study = sa.select(sa.func.count()).where(t.study.c.scheduled_generation < t.study.c.generation)
     with connections.read() as connection:
         return int(connection.execute(series).scalar_one() + connection.execute(study).scalar_one())

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index import complete, feed, overview, schema, search, write
+from pacs.index import complete, feed, held, overview, schema, search, write
 from pacs.index import jobs as jobs_table
 from pacs.index import tables as t
 from pacs.index.access import Access
@@ -19,8 +19,8 @@ from pacs.index.jobs import Jobs
 from pacs.index.peers import Peers
 from pacs.index.quarantine import QuarantineRows
 from pacs.model.event import Event
-from pacs.model.instance import Arrival, IndexEntry, Location, Stored
-from pacs.model.job import Claim, JobState, NewJob, SettledSeries
+from pacs.model.instance import Arrival, Cleaned, IndexEntry, Location, Stored
+from pacs.model.job import Claim, HeldSeries, JobState, NewJob, SettledSeries
 from pacs.model.query import Query
 from pacs.model.summary import SeriesSummary, StudySummary
 from pacs.ports import Clock
@@ -65,8 +65,9 @@ class Index:
         """Write a group in one transaction, all or none; one answer for each, in order.
 
         An equal instance is answered with the one that is there (`fresh` false). Other content under a known SOP Instance UID
-        is kept as a further version with an event; the first stays current. With `finishing`, that job has succeeded in the
-        same transaction and these series are its output; `NotFound` if its lease was lost, and then nothing is written.
+        is kept as a further version with an event; the first stays current. What has `pending` is held: no door shows it.
+        With `finishing`, that job has succeeded in the same transaction and these series are its output; `NotFound` if its
+        lease was lost, and then nothing is written.
         """
         group = [write.Incoming.of_arrival(arrival, location) for arrival, location in placed]
         now = self._connections.clock()
@@ -115,14 +116,36 @@ class Index:
             lambda c: write.change_state(self._connections, c, sop_instance_uids, "visible", self._connections.clock())
         )
 
+    def cleaned(self, results: Sequence[Cleaned], *, finishing: Claim, reason: str = "") -> list[bool]:
+        """Show what was cleaned, take out what could not be, and end the job that did it, in one transaction.
+
+        Returns for each result whether it was taken; where it was not (the instance is no longer held), give its new record up.
+        Raises `NotFound` if the job's lease was lost; then nothing is changed.
+        """
+        now = self._connections.clock()
+
+        def work(connection: sa.Connection) -> list[bool]:
+            taken, entries = held.cleaned(self._connections, connection, results, now)
+            ended = jobs_table.finish(connection, finishing, JobState.SUCCEEDED, reason, (), now)
+            feed.record(self._connections, connection, [*entries, *ended])
+            return taken
+
+        return self._connections.retrying(work)
+
     # --- reading -------------------------------------------------------------------------------------------------------
 
     def equal(self, sop_instance_uid: str, digest: bytes) -> Stored | None:
-        """Return the stored instance with this UID and content, `fresh` false, without attributes; None if there is none."""
+        """Return the stored instance with this UID and content, `fresh` false, without attributes; None if there is none.
+
+        The content is what it was when it came: an instance that was cleaned since is found by its digest before that.
+        """
         statement = (
             sa.select(*write.STORED_COLUMNS)
             .select_from(write.INSTANCES)
-            .where(t.instance.c.sop_instance_uid == sop_instance_uid, t.instance.c.digest == digest)
+            .where(
+                t.instance.c.sop_instance_uid == sop_instance_uid,
+                sa.or_(t.instance.c.digest == digest, t.instance.c.received_digest == digest),
+            )
             .limit(1)
         )
         with self._connections.read() as connection:
@@ -201,6 +224,14 @@ class Index:
         the list is empty, where another process scheduled it first.
         """
         return complete.scheduled(self._connections, settled, jobs, self._connections.clock())
+
+    def settled_held(self, now: float, *, settle_s: float, quiet_s: float) -> list[HeldSeries]:
+        """Return series at rest that hold instances to be cleaned, for which no job was made yet, oldest first."""
+        return held.settled(self._connections, now, settle_s=settle_s, quiet_s=quiet_s)
+
+    def scheduled_held(self, series: HeldSeries, jobs: Sequence[NewJob]) -> list[str]:
+        """Mark what a series holds as scheduled and insert the jobs that clean it, as `scheduled` does."""
+        return held.scheduled(self._connections, series, jobs, self._connections.clock())
 
     def pending(self) -> int:
         """Return how many series and studies have yet to come to rest and be scheduled."""

@@ -24,6 +24,8 @@ Json = sa.JSON().with_variant(JSONB(), "postgresql")
 Time: sa.Double[float] = sa.Double()
 """Seconds since the epoch, UTC."""
 _DUE = sa.text("scheduled_generation < generation")
+_TO_CLEAN = sa.text("cleaning_generation < held_generation")
+_HELD = sa.text("state = 'held'")
 
 
 def _key(name: str, **options: bool) -> sa.Column[str]:
@@ -98,10 +100,14 @@ series = sa.Table(
     sa.Column("last_arrival", Time, nullable=False, default=0.0),
     _key("evidence"),
     _key("completion"),
+    # Raised by every instance that must be cleaned first; the other follows when a cleaning job was made.
+    sa.Column("held_generation", sa.BigInteger, nullable=False, default=0),
+    sa.Column("cleaning_generation", sa.BigInteger, nullable=False, default=0),
     sa.UniqueConstraint("study_pk", "series_instance_uid"),
     # An index on the modality alone would be chosen to look for one study's series among all CT there is.
     sa.Index("ix_series_modality", "modality", "study_pk", "instances"),
     sa.Index("ix_series_due", "last_arrival", sqlite_where=_DUE, postgresql_where=_DUE),
+    sa.Index("ix_series_to_clean", "last_arrival", sqlite_where=_TO_CLEAN, postgresql_where=_TO_CLEAN),
 )
 
 instance = sa.Table(
@@ -114,6 +120,8 @@ instance = sa.Table(
     sa.Column("current", sa.Boolean, nullable=False),
     # visible | held
     sa.Column("state", Key, nullable=False),
+    # What must be cleaned before it is shown ("pixels", "faces"), joined by backslashes.
+    _key("held_for"),
     sa.Column("sop_class_uid", Key, nullable=False),
     sa.Column("transfer_syntax_uid", Key, nullable=False),
     sa.Column("instance_number", sa.BigInteger),
@@ -123,6 +131,8 @@ instance = sa.Table(
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("study_key_id", sa.BigInteger, nullable=False),
     sa.Column("digest", sa.LargeBinary, nullable=False),
+    # The digest before cleaning changed the pixels: by it an equal object that is sent again is known.
+    sa.Column("received_digest", sa.LargeBinary),
     sa.Column("origin", Key, nullable=False),
     sa.Column("source", Key, nullable=False),
     sa.Column("policy", Key, nullable=False),
@@ -133,6 +143,7 @@ instance = sa.Table(
     sa.UniqueConstraint("sop_instance_uid", "version"),
     sa.Index("ix_instance_in_series", "series_pk", "instance_number", "sop_instance_uid"),
     sa.Index("ix_instance_container_offset", "container", "offset"),
+    sa.Index("ix_instance_held", "series_pk", sqlite_where=_HELD, postgresql_where=_HELD),
 )
 
 open_arrival = sa.Table(

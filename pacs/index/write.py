@@ -39,6 +39,8 @@ class Incoming:
     policy: str
     levels: Mapping[Level, Mapping[str, str]] = field(repr=False)
     report: Mapping[str, int] = field(default_factory=dict)
+    pending: tuple[str, ...] = ()
+    received_digest: bytes | None = None
 
     @classmethod
     def of_arrival(cls, arrival: Arrival, location: Location) -> "Incoming":
@@ -58,6 +60,8 @@ class Incoming:
             policy=arrival.policy,
             levels=split(encoded.attributes),
             report=arrival.report,
+            pending=arrival.pending,
+            received_digest=arrival.received_digest,
         )
 
     @classmethod
@@ -77,6 +81,8 @@ class Incoming:
             policy=entry.policy,
             levels=split(entry.attributes),
             report=entry.report,
+            pending=entry.pending,
+            received_digest=entry.received_digest,
         )
 
     @property
@@ -102,6 +108,10 @@ class Incoming:
             number_of_frames=self.number_of_frames,
             version=version,
             attributes=attributes,
+            pending=self.pending,
+            received_digest=self.received_digest,
+            origin=self.origin,
+            policy=self.policy,
         )
 
 
@@ -118,6 +128,10 @@ STORED_COLUMNS = (
     t.instance.c.digest,
     t.instance.c.number_of_frames,
     t.instance.c.version,
+    t.instance.c.held_for,
+    t.instance.c.received_digest,
+    t.instance.c.origin,
+    t.instance.c.policy,
 )
 INSTANCES = t.instance.join(t.series).join(t.study)
 
@@ -135,6 +149,10 @@ def stored_of(row: Sequence[Any], *, fresh: bool, attributes: Mapping[str, str] 
         version=row[11],
         fresh=fresh,
         attributes=attributes or {},
+        pending=tuple(one for one in row[12].split("\\") if one),
+        received_digest=row[13],
+        origin=Origin(row[14]),
+        policy=row[15],
     )
 
 
@@ -147,6 +165,9 @@ def add(connections: Connections, connection: sa.Connection, group: Sequence[Inc
     for one in group:
         versions = known.setdefault(one.key.sop_instance_uid, {})
         equal = versions.get(one.digest)
+        if equal is None and one.received_digest is not None:
+            # A cleaned record that a crash left without its row: the held one is still there, and is cleaned again.
+            equal = versions.get(one.received_digest)
         if equal is None:
             equal = one.stored(version=max((other.version for other in versions.values()), default=0) + 1)
             fresh.append((one, equal.version))
@@ -166,7 +187,11 @@ def _known(connections: Connections, connection: sa.Connection, group: Sequence[
     statement = sa.select(*STORED_COLUMNS).select_from(INSTANCES).where(connections.one_of(t.instance.c.sop_instance_uid, uids))
     known: dict[str, dict[bytes, Stored]] = {}
     for row in connection.execute(statement):
-        known.setdefault(row[2], {})[row[9]] = stored_of(row, fresh=False)
+        stored = stored_of(row, fresh=False)
+        versions = known.setdefault(row[2], {})
+        versions[stored.digest] = stored
+        if stored.received_digest is not None:
+            versions[stored.received_digest] = stored
     return known
 
 
@@ -200,7 +225,8 @@ def _instance_row(one: Incoming, version: int, series_pk: int, now: float) -> Va
         "sop_instance_uid": one.key.sop_instance_uid,
         "version": version,
         "current": version == 1,
-        "state": "visible",
+        "state": "held" if one.pending else "visible",
+        "held_for": "\\".join(one.pending),
         "sop_class_uid": one.sop_class_uid,
         "transfer_syntax_uid": one.transfer_syntax_uid,
         "number_of_frames": one.number_of_frames,
@@ -209,6 +235,7 @@ def _instance_row(one: Incoming, version: int, series_pk: int, now: float) -> Va
         "size_bytes": one.location.size_bytes,
         "study_key_id": one.study_key_id,
         "digest": one.digest,
+        "received_digest": one.received_digest,
         "origin": one.origin.value,
         "source": one.source.replace("\0", ""),
         "policy": one.policy,
@@ -407,22 +434,29 @@ def _classes(already: str, members: Iterable[Incoming]) -> str:
     return "".join(f"\\{uid}" for uid in sorted(uids)) + "\\" if uids else ""
 
 
-_count_series = (
+count_series = (
     sa.update(t.series)
     .where(t.series.c.pk == sa.bindparam("of_pk"))
     .values(
         instances=t.series.c.instances + sa.bindparam("more_instances"),
         size_bytes=t.series.c.size_bytes + sa.bindparam("more_bytes"),
         generation=t.series.c.generation + sa.bindparam("more_news"),
+        held_generation=t.series.c.held_generation + sa.bindparam("more_held"),
         last_arrival=sa.bindparam("now"),
-        evidence="",
+        evidence=sa.bindparam("why"),
     )
 )
-_count_study = (
+count_study = (
     sa.update(t.study)
     .where(t.study.c.pk == sa.bindparam("of_pk"))
     .values(generation=t.study.c.generation + sa.bindparam("more_news"), last_arrival=sa.bindparam("now"))
 )
+
+
+def series_counts(pk: int, now: float, evidence: str = "") -> Values:
+    """Return the parameters of `count_series` that change nothing but the time of the last arrival and its evidence."""
+    nothing = dict.fromkeys(("more_instances", "more_bytes", "more_news", "more_held"), 0)
+    return {"of_pk": pk, "now": now, "why": evidence, **nothing}
 
 
 def _count(
@@ -432,14 +466,20 @@ def _count(
     series: Mapping[_SeriesKey, int],
     now: float,
 ) -> None:
-    """Count what became visible, and raise the generations: a further version changes nothing that is shown."""
+    """Count what became visible, and raise the generations: a further version changes nothing that is shown.
+
+    What is held raises a generation of its own, which wakes its cleaning and nothing else.
+    """
     of_series: dict[int, Values] = {}
     of_study: dict[int, Values] = {}
     for one, version in fresh:
         if version > 1:
             continue
         pk = series[one.series_key]
-        row = of_series.setdefault(pk, {"of_pk": pk, "more_instances": 0, "more_bytes": 0, "more_news": 0, "now": now})
+        row = of_series.setdefault(pk, series_counts(pk, now))
+        if one.pending:
+            row["more_held"] += 1
+            continue
         row["more_instances"] += 1
         row["more_news"] += 1
         row["more_bytes"] += one.location.size_bytes
@@ -447,7 +487,7 @@ def _count(
         if not one.derived:
             pk = studies[one.key.study_instance_uid]
             of_study.setdefault(pk, {"of_pk": pk, "more_news": 0, "now": now})["more_news"] += 1
-    for statement, rows in ((_count_study, of_study), (_count_series, of_series)):
+    for statement, rows in ((count_study, of_study), (count_series, of_series)):
         if rows:
             connection.execute(statement, [rows[pk] for pk in sorted(rows)])
 
@@ -489,15 +529,11 @@ def change_state(
     rows = connection.execute(changing).all()
     for row in rows:
         sign = 1 if state == "visible" else -1
-        counts = {
-            "of_pk": row.series_pk,
-            "more_instances": sign,
-            "more_bytes": sign * row.size_bytes,
-            "more_news": 1,
-            "now": now,
-        }
-        connection.execute(sa.update(t.instance).where(t.instance.c.pk == row.pk).values(state=state))
-        connection.execute(_count_series, counts)
+        counts = series_counts(row.series_pk, now)
+        counts |= {"more_instances": sign, "more_bytes": sign * row.size_bytes, "more_news": 1}
+        values: Values = {"state": state} | ({"held_for": ""} if state == "visible" else {})
+        connection.execute(sa.update(t.instance).where(t.instance.c.pk == row.pk).values(values))
+        connection.execute(count_series, counts)
         if not row.derived:
-            connection.execute(_count_study, {"of_pk": row.study_pk, "more_news": 1, "now": now})
+            connection.execute(count_study, {"of_pk": row.study_pk, "more_news": 1, "now": now})
     return len(rows)

@@ -69,7 +69,8 @@ class Deidentified:
 
     `elements` are top-level elements in tag order, Explicit VR Little Endian, Pixel Data among them.
     `transfer_syntax_uid` says how Pixel Data is encoded: Explicit VR Little Endian, or the compressed syntax it came in.
-    `methods` are the codes of (0012,0064), CID 7050, for what was really done.
+    `methods` are the codes of (0012,0064), CID 7050, for what was really done. `pending` names what must still be cleaned
+    before anybody may see it ("pixels", "faces"), in that order: the instance is stored, and held.
     `report` counts what happened to its elements; it holds no value.
     """
 
@@ -79,6 +80,7 @@ class Deidentified:
     transfer_syntax_uid: str
     methods: tuple[str, ...]
     policy: str
+    pending: tuple[str, ...] = ()
     report: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -119,7 +121,7 @@ class StoredFrames:
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """What a record says of itself: enough to write its index rows again."""
+    """What a record says of itself: enough to write its index rows again; see `Arrival` for `pending` and `received_digest`."""
 
     object_id: UUID
     study_key_id: int
@@ -131,6 +133,8 @@ class IndexEntry:
     origin: Origin
     policy: str
     attributes: Mapping[str, str] = field(repr=False)
+    pending: tuple[str, ...] = ()
+    received_digest: bytes | None = None
     report: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -159,7 +163,10 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An instance ready to be committed: what the store and the index need, together."""
+    """An instance ready to be committed: what the store and the index need, together.
+
+    `pending` as in `Deidentified`. `received_digest` is the digest it had before it was cleaned, None if it was not.
+    """
 
     encoded: Encoded
     sealed: Sealed
@@ -167,6 +174,8 @@ class Arrival:
     source: str = field(repr=False)
     association: str
     policy: str
+    pending: tuple[str, ...] = ()
+    received_digest: bytes | None = None
     report: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -175,7 +184,7 @@ class Stored:
     """A committed instance. Made only in `index`.
 
     `fresh` is false where an equal instance had been there already: nothing new was kept, and no job is due.
-    `version` is 1, or more after a conflict.
+    `version` is 1, or more after a conflict. `pending` as in `Deidentified`: not empty while it is held.
     """
 
     key: InstanceKey
@@ -188,3 +197,21 @@ class Stored:
     version: int = 1
     fresh: bool = True
     attributes: Mapping[str, str] = field(default_factory=dict, repr=False)
+    pending: tuple[str, ...] = ()
+    received_digest: bytes | None = None
+    origin: Origin = Origin.STORAGE_SCU
+    policy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """How a held instance came out of cleaning; what is written in the transaction that ends its job.
+
+    `arrival` is the record that takes the place of the held one, at `location`; its `pending` is what remains to be done.
+    Without an arrival it could not be made safe: it lies in quarantine for `reason` and leaves the index.
+    """
+
+    held: Stored
+    arrival: Arrival | None = None
+    location: Location | None = None
+    reason: str = ""

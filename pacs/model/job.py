@@ -75,3 +75,14 @@ class SettledSeries:
     generation: int
     completion: str
     attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSeries:
+    """A series at rest that holds instances to be cleaned: of what, and of which held generation."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    generation: int
+    pending: tuple[str, ...]
+    completion: str

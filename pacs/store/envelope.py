@@ -29,10 +29,29 @@ class Sealer:
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
 
-    def seal(self, encoded: Encoded, *, policy: str, origin: Origin, report: Mapping[str, int] | None = None) -> Sealed:
+    def seal(
+        self,
+        encoded: Encoded,
+        *,
+        policy: str,
+        origin: Origin,
+        pending: tuple[str, ...] = (),
+        received_digest: bytes | None = None,
+        report: Mapping[str, int] | None = None,
+    ) -> Sealed:
         """Encrypt one instance under its study's key, with a fresh object id."""
         study_key_id, study_key = self._ring.for_study(encoded.key.study_instance_uid)
-        return seal(encoded, uuid.uuid4(), study_key_id, study_key, policy=policy, origin=origin, report=report)
+        return seal(
+            encoded,
+            uuid.uuid4(),
+            study_key_id,
+            study_key,
+            policy=policy,
+            origin=origin,
+            pending=pending,
+            received_digest=received_digest,
+            report=report,
+        )
 
     def open_header(self, stored: Stored, objects: ObjectStore) -> bytes:
         """Return the data set without Pixel Data, Explicit VR Little Endian, reading only its chunks."""
@@ -80,6 +99,8 @@ def seal(
     *,
     policy: str,
     origin: Origin,
+    pending: tuple[str, ...] = (),
+    received_digest: bytes | None = None,
     report: Mapping[str, int] | None = None,
 ) -> Sealed:
     """Encrypt one instance; pure. An object id must never be used for two contents."""
@@ -95,6 +116,10 @@ def seal(
         "policy": policy,
         "attributes": dict(encoded.attributes),
     }
+    if pending:
+        entry["pending"] = list(pending)
+    if received_digest is not None:
+        entry["received"] = received_digest.hex()
     if report:
         entry["report"] = dict(report)
     text = json.dumps(entry, separators=(",", ":"), sort_keys=True).encode("ascii")
@@ -208,6 +233,8 @@ def _entry(head: layout.Head, text: bytes) -> IndexEntry:
         origin=Origin(entry["origin"]),
         policy=entry["policy"],
         attributes=entry["attributes"],
+        pending=tuple(entry.get("pending", ())),
+        received_digest=bytes.fromhex(entry["received"]) if "received" in entry else None,
         report=entry.get("report", {}),
     )
 
