@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pacs.index import tables as t
 from pacs.index.connections import Connections
 from pacs.model.errors import ConfigurationError, NotFound
+from pacs.model.peer import IDENTITIES
 from pacs.model.summary import TokenRow
 
 _SEEN_EVERY_S = 60.0
@@ -54,12 +55,17 @@ class Access:
         with self._connections.write() as connection:
             connection.execute(sa.delete(t.session).where(t.session.c.secret_digest == _digest(secret)))
 
-    def new_token(self, name: str) -> str:
-        """Return the secret of a new API token, which is shown once. Raises `ConfigurationError` if the name is taken."""
+    def new_token(self, name: str, identity: str = IDENTITIES[0]) -> str:
+        """Return the secret of a new API token, which is shown once; `identity` says what its bearer gets to see.
+
+        Raises `ConfigurationError` if the name is taken.
+        """
         if not name.strip():
             raise ConfigurationError("an API token needs a name")
+        if identity not in IDENTITIES:
+            raise ConfigurationError(f"a token's identity is one of {', '.join(IDENTITIES)}")
         secret = secrets.token_urlsafe(32)
-        row = {"name": name, "secret_digest": _digest(secret), "created_at": self._connections.clock()}
+        row = {"name": name, "secret_digest": _digest(secret), "created_at": self._connections.clock(), "identity": identity}
         with self._connections.write() as connection:
             if not self._connections.insert_new(connection, t.token, row):
                 raise ConfigurationError("an API token of this name exists; revoke it first")
@@ -79,9 +85,15 @@ class Access:
 
     def tokens(self) -> list[TokenRow]:
         """Return all API tokens by name."""
-        statement = sa.select(t.token.c.name, t.token.c.created_at, t.token.c.last_used_at).order_by(t.token.c.name)
+        columns = (t.token.c.name, t.token.c.created_at, t.token.c.last_used_at, t.token.c.identity)
         with self._connections.read() as connection:
-            return [TokenRow(*row) for row in connection.execute(statement)]
+            rows = connection.execute(sa.select(*columns).order_by(t.token.c.name)).all()
+        return [TokenRow(name, made, used, identity or IDENTITIES[0]) for name, made, used, identity in rows]
+
+    def sees_originals(self, name: str) -> bool:
+        """Tell whether the bearer of the API token `name` gets original identities."""
+        with self._connections.read() as connection:
+            return connection.execute(sa.select(t.token.c.identity).where(t.token.c.name == name)).scalar() == "original"
 
     def revoke(self, name: str) -> None:
         """Revoke an API token at once. Raises `NotFound`."""

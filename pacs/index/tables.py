@@ -211,6 +211,8 @@ peer = sa.Table(
     sa.Column("host", Key, nullable=False),
     sa.Column("port", sa.Integer, nullable=False),
     sa.Column("may", Key, nullable=False),
+    # pseudonym | original: what it gets to see.
+    _key("identity"),
 )
 
 quarantine = sa.Table(
@@ -246,4 +248,5 @@ token = sa.Table(
     sa.Column("secret_digest", sa.LargeBinary, nullable=False, unique=True),
     sa.Column("created_at", Time, nullable=False),
     sa.Column("last_used_at", Time),
+    _key("identity"),
 )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
+from pacs.model.identity import Taken
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -82,6 +84,8 @@ class Deidentified:
     policy: str
     pending: tuple[str, ...] = ()
     report: Mapping[str, int] = field(default_factory=dict)
+    taken: Taken | None = field(default=None, repr=False)
+    """What was taken away, for the vault alone; the codec never looks at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,7 @@ class Arrival:
     pending: tuple[str, ...] = ()
     received_digest: bytes | None = None
     report: Mapping[str, int] = field(default_factory=dict)
+    taken: Taken | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

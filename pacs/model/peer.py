@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 SERVICES = ("echo", "store", "find", "move", "get")
 """What a peer may ask of us."""
+IDENTITIES = ("pseudonym", "original")
+"""What a peer or token gets to see: the archive's pseudonyms, or what the sender had sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +16,4 @@ class Peer:
     host: str
     port: int
     may: frozenset[str] = frozenset(SERVICES)
+    identity: str = "pseudonym"

@@ -67,3 +67,4 @@ class TokenRow:
     name: str
     created_at: float
     last_used_at: float | None
+    identity: str = "pseudonym"
