@@ -1,5 +1,6 @@
 """Composition root: the only file that names concrete classes. `Archive.open(settings)` builds the house."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from pacs.model.errors import ConfigurationError
 from pacs.ports import ObjectStore
 from pacs.settings import Settings
 from pacs.store.envelope import Sealer
-from pacs.store.keys import FileKeyProvider, KeyRing
+from pacs.store.keyhouse import KeyHouse
+from pacs.store.keys import KeyRing
 from pacs.store.quarantine import Quarantine
 from pacs.store.segments import SegmentStore
+from pacs.store.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,10 @@ class Archive:
     index: Index
     quarantine: Quarantine
     committer: Committer
+    vault: Vault | None
     image_key_id: str
+    ring: KeyRing
+    keys: KeyHouse
 
     @classmethod
     def open(cls, settings: Settings, *, writer: str) -> "Archive":
@@ -48,8 +54,8 @@ class Archive:
         if settings.store.url:
             raise ConfigurationError("store.url: this version keeps records in local segments only; leave it empty")
         home = settings.home
-        image_keys = FileKeyProvider.open(home / "keys" / "image.key")
-        identity_keys = FileKeyProvider.open(home / "keys" / "identity.key")
+        keys = key_house(settings)
+        image_keys, identity_keys = keys.open("image"), keys.open("identity")
         index = Index.open(settings.database_url)
         ring = KeyRing.open(home / "keys" / "study-keys.db", image_keys)
         objects = SegmentStore(
@@ -58,22 +64,32 @@ class Archive:
             segment_bytes=settings.store.segment_mb << 20,
             floor_bytes=settings.store.floor_mb << 20,
         )
+        vault = Vault.open(settings.vault_folder, identity_keys, writer) if settings.deid.vault else None
         return cls(
             settings=settings,
-            deidentifier=Deidentifier(policy=settings.deid.policy, identity_key=identity_keys.derive("pseudonym")),
+            deidentifier=Deidentifier(
+                policy=settings.deid.policy,
+                identity_key=identity_keys.derive("pseudonym"),
+                collect_taken=vault is not None,
+            ),
             codec=Codec(archive_codec=settings.store.codec, prove_every=settings.store.prove_every),
             sealer=Sealer(ring),
             objects=objects,
             index=index,
             quarantine=Quarantine(home / "quarantine", image_keys, index.quarantine, floor_bytes=settings.store.floor_mb << 20),
-            committer=Committer(objects, index),
+            committer=Committer(objects, index, vault),
+            vault=vault,
             image_key_id=image_keys.key_id,
+            ring=ring,
+            keys=keys,
         )
 
     def close(self) -> None:
         """Finish what is waiting and release everything."""
         self.committer.close()
         self.objects.close()
+        if self.vault is not None:
+            self.vault.close()
         self.index.close()
 
     @classmethod
@@ -85,3 +101,8 @@ class Archive:
             yield archive
         finally:
             archive.close()
+
+
+def key_house(settings: Settings) -> KeyHouse:
+    """Return where the key-encryption keys of a home come from. Raises `ConfigurationError`."""
+    return KeyHouse(settings.home / "keys", settings.keys.provider, os.environ)

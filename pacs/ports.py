@@ -29,7 +29,10 @@ class ObjectStore(Protocol):
 
 
 class KeyProvider(Protocol):
-    """Holds a key-encryption key and never lets it out: it wraps and unwraps data keys."""
+    """Holds a key-encryption key and never lets it out: it wraps and unwraps data keys.
+
+    While the key is rotated it holds two; `tests/contracts/` holds every provider to this.
+    """
 
     @property
     def key_id(self) -> str:
@@ -37,6 +40,15 @@ class KeyProvider(Protocol):
 
     def wrap(self, key: bytes, context: bytes) -> bytes:
         """Wrap a data key; `context` is bound to it."""
+
+    def wrap_named(self, key: bytes, context: bytes) -> tuple[str, bytes]:
+        """Wrap a data key; returns the name of the key-encryption key that was used, and the wrapped key."""
+
+    def use(self, key_id: str) -> None:
+        """Wrap with the key of this name from now on. Raises `ConfigurationError` if it is not held."""
+
+    def refresh(self) -> None:
+        """Take in what a rotation has changed meanwhile."""
 
     def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
         """Unwrap a data key. Raises `ConfigurationError` if `key_id` is not ours or the bytes were changed."""

@@ -58,6 +58,11 @@ class DeidSettings:
 
     policy: str = _setting("research", "Policy for what arrives: basic, research or research-faceless.")
     quarantine_status: str = _setting("C002", "C-STORE status for an object that went to quarantine: C002 or 0000.")
+    vault: bool = _setting(True, "Keep what is taken away, sealed under the identity key, so that the right people can find it.")
+    vault_path: str = _setting("", "Folder of the identity vault; empty: the folder `identity` in the home.")
+    recipient_certificate: str = _setting(
+        "", "PEM certificate (RSA) of who may open the Encrypted Attributes Sequence of exported files; empty: none is made."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,17 @@ class StoreSettings:
     codec: str = _setting("htj2k", "Archive compression: htj2k or none.")
     prove_every: int = _setting(1, "Decode and compare every n-th frame before the original is dropped; 1 proves all.")
     floor_mb: int = _setting(64, "Free disk, in MiB, below which nothing more is taken in (at most a twentieth of the disk).")
+
+
+@dataclass(frozen=True, slots=True)
+class KeysSettings:
+    """The key-encryption keys."""
+
+    provider: str = _setting(
+        "file",
+        "Where they come from. file: the folder `keys` in the home. passphrase: the same, sealed by PACS_KEYS_PASSPHRASE. "
+        "env: PACS_KEYS_IMAGE and PACS_KEYS_IDENTITY, base64. systemd: the credentials image.key and identity.key.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +135,7 @@ class Settings:
     web: WebSettings = field(default_factory=WebSettings)
     deid: DeidSettings = field(default_factory=DeidSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
+    keys: KeysSettings = field(default_factory=KeysSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     processing: ProcessingSettings = field(default_factory=ProcessingSettings)
@@ -128,6 +145,11 @@ class Settings:
     def database_url(self) -> str:
         """The index's URL, the embedded default filled in."""
         return self.database.url or f"sqlite:///{self.home / 'index.db'}"
+
+    @property
+    def vault_folder(self) -> Path:
+        """The folder of the identity vault."""
+        return Path(self.deid.vault_path) if self.deid.vault_path else self.home / "identity"
 
     @property
     def rules_path(self) -> Path:
@@ -181,8 +203,10 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None)
     return settings
 
 
-SPECIAL_VARIABLES = frozenset({"PACS_HOME", "PACS_REQUIRE_SERVICES"})
-"""Variables that are not settings of the tree: where the home is, and whether tests may go without a server."""
+SECRET_VARIABLES = frozenset({"PACS_KEYS_IMAGE", "PACS_KEYS_IMAGE_NEXT", "PACS_KEYS_IDENTITY", "PACS_KEYS_PASSPHRASE"})
+"""Variables that carry keys (`keys.provider`); never in the tree, so that no file and no listing holds them."""
+SPECIAL_VARIABLES = frozenset({"PACS_HOME", "PACS_REQUIRE_SERVICES"}) | SECRET_VARIABLES
+"""Variables that are not settings of the tree: where the home is, keys, and whether tests may go without a server."""
 
 
 def as_toml() -> str:
@@ -282,6 +306,7 @@ def _check(settings: Settings) -> None:
     for name, value, allowed in (
         ("deid.quarantine_status", settings.deid.quarantine_status, {"C002", "0000"}),
         ("store.codec", settings.store.codec, {"htj2k", "none"}),
+        ("keys.provider", settings.keys.provider, {"file", "env", "passphrase", "systemd"}),
         ("logs.level", settings.logs.level, {"debug", "info", "warning", "error"}),
     ):
         if value not in allowed:

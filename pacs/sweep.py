@@ -8,13 +8,14 @@ import os
 import stat
 from pathlib import Path
 
-from pacs.archive import Archive
+from pacs.archive import Archive, key_house
 from pacs.index import schema
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, IntegrityError
 from pacs.model.instance import Origin
 from pacs.settings import Settings, as_toml
-from pacs.store.keys import FileKeyProvider, KeyRing
+from pacs.store.keyhouse import NAMES
+from pacs.store.keys import KeyRing
 
 log = get_logger(__name__)
 FOLDERS = ("keys", "store", "quarantine", "processors", "run", "logs")
@@ -38,7 +39,7 @@ def prepare(settings: Settings) -> bool:
         _write_once(home / "pacs.toml", as_toml())
     except OSError as error:
         raise ConfigurationError(f"cannot use the home {home}: {error.strerror}; set PACS_HOME to a folder of yours") from error
-    new = _prepare_keys(home)
+    new = _prepare_keys(settings)
     schema.upgrade(settings.database_url)
     return new
 
@@ -81,23 +82,23 @@ def _recover_quarantine(archive: Archive) -> int:
     return len(unlisted)
 
 
-def _prepare_keys(home: Path) -> bool:
-    keys = home / "keys"
-    names = {"image": keys / "image.key", "identity": keys / "identity.key"}
-    ring = keys / "study-keys.db"
-    missing = [path for path in (*names.values(), ring) if not path.exists()]
-    if not missing:
+def _prepare_keys(settings: Settings) -> bool:
+    home, house = settings.home, key_house(settings)
+    ring = home / "keys" / "study-keys.db"
+    missing = house.missing()
+    lacking = [*missing, *([] if ring.exists() else [ring.name])]
+    if not lacking:
         return False
     if any(home.glob("store/*.seg")) or any(home.glob("quarantine/*")):
         raise ConfigurationError(
-            f"{keys}: {', '.join(path.name for path in missing)} is missing, but this home holds records. "
-            "Put the key files back from your backup; new ones could not open what is stored."
+            f"{home / 'keys'}: {', '.join(lacking)} is missing, but this home holds records. "
+            "Put it back from your backup (`pacs keys import`, or by hand); a new one could not open what is stored."
         )
-    for path in names.values():
-        if path in missing:
-            FileKeyProvider.create(path)
-    if ring in missing:
-        KeyRing.create(ring, FileKeyProvider.open(names["image"])).close()
+    for name in NAMES:
+        if missing and (not house.kept_here or house.path(name).name in missing):
+            house.create(name)
+    if not ring.exists():
+        KeyRing.create(ring, house.open("image")).close()
     return True
 
 

@@ -1,155 +1,30 @@
-"""Keys: one key-encryption key in a file, one random data key a study in the key ring (docs/format.md, section 3).
+"""The key ring: one random data key a study, wrapped by a key-encryption key (docs/format.md, section 3.2).
 
 Forgetting a study's key makes it unreadable in every copy of every segment; a new key-encryption key re-wraps the ring and
-touches no record. Absent on purpose: keys in the environment.
+touches no record. Where the key-encryption key comes from is told in `pacs.store.providers`.
 """
 
-import base64
-import binascii
+import contextlib
 import hmac
 import os
 import secrets
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from pacs.model.errors import ConfigurationError, IntegrityError, OutOfResources, Unavailable
 from pacs.ports import KeyProvider
+from pacs.store.providers import FileKeyProvider, derive, sync_folder
 
-_NONCE_BYTES = 12
+__all__ = ["FileKeyProvider", "KeyRing", "derive", "sync_folder"]
+
 _RING_CONTEXT = b"mini-pacs ring"
 _STUDY_CONTEXT = b"mini-pacs study key "
 _CACHED_KEYS = 4096
-
-
-def derive(key: bytes, info: bytes) -> bytes:
-    """Return 32 bytes bound to `key` and `info`. Source: RFC 5869 with SHA-256 and no salt."""
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(key)
-
-
-class FileKeyProvider:
-    """A key-encryption key in a file that only its owner can read."""
-
-    def __init__(self, key: bytes) -> None:
-        """Use `key`, 32 bytes; `create` and `open` are the ways in for everybody but tests."""
-        self._key = key
-        self._wrapping = AESGCM(derive(key, b"mini-pacs wrap"))
-        self._key_id = _key_id(key)
-
-    def __repr__(self) -> str:
-        return f"FileKeyProvider(key_id={self._key_id!r})"
-
-    @property
-    def key_id(self) -> str:
-        """Name of the key; says nothing about it."""
-        return self._key_id
-
-    @classmethod
-    def create(cls, path: Path) -> "FileKeyProvider":
-        """Make a new random key at `path`; never replaces one.
-
-        Raises `ConfigurationError` if the file is there already or cannot be written.
-        """
-        key = secrets.token_bytes(32)
-        body = f"mini-pacs-key: 1\nkey-id: {_key_id(key)}\nkey: {base64.b64encode(key).decode()}\n"
-        text = body + f"checksum: {sha256(body.encode()).hexdigest()[:8]}\n"
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                os.write(descriptor, text.encode())
-                os.fsync(descriptor)
-            except BaseException:
-                path.unlink()
-                raise
-            finally:
-                os.close(descriptor)
-            sync_folder(path.parent)
-        except FileExistsError as error:
-            raise ConfigurationError(f"{path} is there already; a key is never replaced") from error
-        except OSError as error:
-            raise ConfigurationError(f"cannot write the key {path}: {error.strerror}") from error
-        return cls(key)
-
-    @classmethod
-    def open(cls, path: Path) -> "FileKeyProvider":
-        """Read the key at `path`.
-
-        Raises `ConfigurationError` if it is missing, malformed, or readable by others; the message says what to do.
-        """
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(file.fileno())
-                content = file.read(4097)
-        except FileNotFoundError as error:
-            raise ConfigurationError(f"the key {path} is missing; bring it back from its backup") from error
-        except OSError as error:
-            raise ConfigurationError(f"cannot read the key {path}: {error.strerror}") from error
-        if status.st_mode & 0o077:
-            raise ConfigurationError(f"others may read the key {path}; say: chmod 600 {path}")
-        return cls(_parse_key_file(content, path))
-
-    def wrap(self, key: bytes, context: bytes) -> bytes:
-        """Wrap a data key; `context` is bound to it."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + self._wrapping.encrypt(nonce, key, context)
-
-    def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
-        """Unwrap a data key. Raises `ConfigurationError` if `key_id` is not ours or the bytes were changed."""
-        if key_id != self._key_id:
-            raise ConfigurationError(f"a data key was wrapped with the key {key_id}, but the key in use is {self._key_id}")
-        try:
-            return self._wrapping.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], context)
-        except (InvalidTag, ValueError) as error:
-            raise ConfigurationError(
-                f"a wrapped data key is damaged, or was not wrapped for this use (key {key_id})"
-            ) from error
-
-    def derive(self, purpose: str) -> bytes:
-        """Return 32 bytes bound to this key and `purpose`."""
-        return derive(self._key, b"mini-pacs " + purpose.encode())
-
-
-def _key_id(key: bytes) -> str:
-    return hmac.digest(key, b"mini-pacs key id", "sha256").hex()[:16]
-
-
-def _parse_key_file(content: bytes, path: Path) -> bytes:
-    problem = ConfigurationError(f"{path} is not a mini-pacs key file, or it was changed; bring it back from its backup")
-    try:
-        lines = [line.strip() for line in content.decode("ascii").splitlines()]
-        pairs = [line.split(": ", 1) for line in lines if line and not line.startswith("#")]
-        values = dict(pairs)
-        body = "".join(f"{name}: {values[name]}\n" for name in ("mini-pacs-key", "key-id", "key"))
-        key = base64.b64decode(values["key"], validate=True)
-        checksum = values["checksum"]
-    except (UnicodeDecodeError, ValueError, KeyError, binascii.Error) as error:
-        raise problem from error
-    if values["mini-pacs-key"] != "1":
-        raise ConfigurationError(f"{path} has a key file version that this release does not know")
-    if checksum != sha256(body.encode()).hexdigest()[:8] or len(key) != 32 or values["key-id"] != _key_id(key):
-        raise problem
-    return key
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a new or renamed name in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class KeyRing:
@@ -214,11 +89,12 @@ class KeyRing:
             name = self._name(study_instance_uid)
             row = self._one("SELECT id, key_id, wrapped FROM study_key WHERE name = ?", name)
             if row is None:
-                wrapped = self._provider.wrap(secrets.token_bytes(32), _STUDY_CONTEXT + name)
                 with self._transaction() as connection:
+                    # Under the lock of the transaction: a rotation moves the ring first, so no new key gets the old lock.
+                    key_id_in_force, wrapped = self._wrap_in_force(connection, secrets.token_bytes(32), _STUDY_CONTEXT + name)
                     connection.execute(
                         "INSERT OR IGNORE INTO study_key (name, key_id, wrapped) VALUES (?, ?, ?)",
-                        (name, self._provider.key_id, wrapped),
+                        (name, key_id_in_force, wrapped),
                     )
                 # Another process may have been first: what the table holds is the key, not what we made.
                 row = self._one("SELECT id, key_id, wrapped FROM study_key WHERE name = ?", name)
@@ -257,22 +133,61 @@ class KeyRing:
             self._by_study.clear()
             return forgotten
 
-    def rewrap(self, new: KeyProvider) -> int:
-        """Wrap every key with `new`, all or none, and use it from now on. Returns how many study keys were wrapped anew."""
+    def rewrap(self, new: KeyProvider, *, batch: int = 1000, on_progress: Callable[[int], object] | None = None) -> int:
+        """Wrap every key with `new`'s key and use it from now on; returns how many study keys were wrapped anew.
+
+        The ring's own row moves first, so that whoever makes a study key meanwhile wraps it with the new key too; then the
+        study keys follow, `batch` of them a transaction. Cut short, it is resumed by calling it again; until it has ended,
+        both keys are needed.
+        """
+        done = 0
         with self._lock:
             with self._transaction() as connection:
-                rows = connection.execute("SELECT id, name, key_id, wrapped FROM study_key").fetchall()
-                for number, name, key_id, wrapped in rows:
-                    key = self._provider.unwrap(key_id, wrapped, _STUDY_CONTEXT + name)
+                (key_id,) = connection.execute("SELECT key_id FROM ring").fetchone()
+                if key_id != new.key_id:
                     connection.execute(
-                        "UPDATE study_key SET key_id = ?, wrapped = ? WHERE id = ?",
-                        (new.key_id, new.wrap(key, _STUDY_CONTEXT + name), number),
+                        "UPDATE ring SET key_id = ?, wrapped = ?", (new.key_id, new.wrap(self._secret, _RING_CONTEXT))
                     )
-                connection.execute(
-                    "UPDATE ring SET key_id = ?, wrapped = ?", (new.key_id, new.wrap(self._secret, _RING_CONTEXT))
-                )
+            while True:
+                with self._transaction() as connection:
+                    rows = connection.execute(
+                        "SELECT id, name, key_id, wrapped FROM study_key WHERE key_id != ? ORDER BY id LIMIT ?",
+                        (new.key_id, batch),
+                    ).fetchall()
+                    for number, name, old_id, wrapped in rows:
+                        key = self._provider.unwrap(old_id, wrapped, _STUDY_CONTEXT + name)
+                        connection.execute(
+                            "UPDATE study_key SET key_id = ?, wrapped = ? WHERE id = ?",
+                            (new.key_id, new.wrap(key, _STUDY_CONTEXT + name), number),
+                        )
+                done += len(rows)
+                if on_progress is not None:
+                    on_progress(done)
+                if len(rows) < batch:
+                    break
             self._provider = new
-            return len(rows)
+            return done
+
+    def wrapped_with(self) -> dict[str, int]:
+        """Return how many keys each key-encryption key wraps, the ring's own secret counted."""
+        with self._lock, _sqlite_errors(self._path):
+            both = "SELECT key_id FROM study_key UNION ALL SELECT key_id FROM ring"
+            return dict(self._connect().execute(f"SELECT key_id, count(*) FROM ({both}) GROUP BY key_id").fetchall())
+
+    def holds(self, study_key_id: int) -> bool:
+        """Tell whether a study key is still there."""
+        return self._one("SELECT 1 FROM study_key WHERE id = ?", study_key_id) is not None
+
+    def size(self) -> int:
+        """Return how many study keys there are."""
+        (count,) = self._one("SELECT count(*) FROM study_key") or (0,)
+        return int(count)
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy of the ring, its keys as wrapped as they are here, to a new file."""
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with self._lock, _sqlite_errors(self._path), contextlib.closing(sqlite3.connect(path)) as copy:
+            self._connect().backup(copy)
 
     def close(self) -> None:
         """Close the file and drop every key from memory."""
@@ -299,6 +214,15 @@ class KeyRing:
         if row is None or row[0] != 1:
             raise ConfigurationError(f"{self._path} is not a key ring that this release knows")
         self._secret = self._provider.unwrap(row[1], row[2], _RING_CONTEXT)
+        self._provider.use(row[1])
+
+    def _wrap_in_force(self, connection: sqlite3.Connection, key: bytes, context: bytes) -> tuple[str, bytes]:
+        (in_force,) = connection.execute("SELECT key_id FROM ring").fetchone()
+        while True:
+            key_id, wrapped = self._provider.wrap_named(key, context)
+            if key_id == in_force:
+                return key_id, wrapped
+            self._provider.use(in_force)
 
     def _forget_if_changed(self) -> None:
         # Another process may have forgotten a study: what it committed must not live on in our memory.

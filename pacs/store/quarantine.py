@@ -6,12 +6,15 @@ to discard one is to lose its key with its file.
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import secrets
 import struct
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pacs.model.errors import IntegrityError, NotFound, OutOfResources
-from pacs.model.instance import Origin, Received
+from pacs.model.instance import Buffer, Origin, Received
 from pacs.ports import KeyProvider
 from pacs.store.keys import sync_folder
 from pacs.store.record import PART_BYTES, TAG_BYTES
@@ -57,16 +60,10 @@ class Quarantine:
         quarantine_id = uuid.uuid4()
         self._check_floor(len(received.data_set))
         path = self._file(str(quarantine_id))
-        temporary = path.with_suffix(".part")
-        try:
-            size_bytes = self._write(temporary, quarantine_id, received, kind, reason)
-            temporary.rename(path)
-            sync_folder(self._path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            if error.errno in _NO_ROOM:
-                raise OutOfResources("no room on the disk for the quarantine") from error
-            raise
+        # While a rotation puts another key in force nothing is sealed: no object gets the old key behind its back.
+        with self.locked(exclusive=False):
+            self._provider.refresh()
+            size_bytes = self._replace(path, quarantine_id, self._about(received, kind, reason), received.data_set)
         try:
             self._rows.add(str(quarantine_id), kind, reason, str(received.origin), size_bytes)
         except BaseException:
@@ -90,6 +87,38 @@ class Quarantine:
             sop_instance_uid=about["sop_instance_uid"],
             association=about["association"],
         )
+
+    def reseal(self, quarantine_id: str) -> bool:
+        """Seal an object anew under the key in force, if it is under another; durable on return. Returns whether it was."""
+        path = self._file(quarantine_id)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return False
+        if self._key_id_of(content) == self._provider.key_id:
+            return False
+        about, data_set = self._unseal(content, uuid.UUID(quarantine_id))
+        self._replace(path, uuid.UUID(quarantine_id), about, data_set)
+        return True
+
+    def wrapped_with(self) -> dict[str, int]:
+        """Return how many objects each key-encryption key seals."""
+        counts: dict[str, int] = {}
+        for quarantine_id in self.files():
+            with contextlib.suppress(FileNotFoundError), self._file(quarantine_id).open("rb") as file:
+                key_id = self._key_id_of(file.read(_PREFIX.size))
+                counts[key_id] = counts.get(key_id, 0) + 1
+        return counts
+
+    @contextmanager
+    def locked(self, *, exclusive: bool) -> Iterator[None]:
+        """Hold the lock that those who seal share, and that who changes the key has alone."""
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
 
     def discard(self, quarantine_id: str) -> None:
         """Destroy an object; discarding twice is harmless."""
@@ -122,8 +151,22 @@ class Quarantine:
         if status.f_bavail * status.f_frsize - size_bytes < floor:
             raise OutOfResources(f"less than {floor >> 20} MiB of disk would be free")
 
-    def _write(self, path: Path, quarantine_id: uuid.UUID, received: Received, kind: str, reason: str) -> int:
-        about = {
+    def _replace(self, path: Path, quarantine_id: uuid.UUID, about: dict[str, str], data_set: Buffer) -> int:
+        temporary = path.with_suffix(".part")
+        try:
+            size_bytes = self._write(temporary, quarantine_id, about, data_set)
+            temporary.rename(path)
+            sync_folder(self._path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            if error.errno in _NO_ROOM:
+                raise OutOfResources("no room on the disk for the quarantine") from error
+            raise
+        return size_bytes
+
+    @staticmethod
+    def _about(received: Received, kind: str, reason: str) -> dict[str, str]:
+        return {
             "transfer_syntax_uid": received.transfer_syntax_uid,
             "origin": str(received.origin),
             "source": received.source,
@@ -133,12 +176,21 @@ class Quarantine:
             "kind": kind,
             "reason": reason,
         }
-        data = memoryview(received.data_set).cast("B")
+
+    @staticmethod
+    def _key_id_of(content: bytes) -> str:
+        try:
+            return str(_PREFIX.unpack_from(content)[5].decode("ascii"))
+        except (struct.error, UnicodeDecodeError) as error:
+            raise IntegrityError("a quarantined object was changed or cut short") from error
+
+    def _write(self, path: Path, quarantine_id: uuid.UUID, about: dict[str, str], data_set: Buffer) -> int:
+        data = memoryview(data_set).cast("B")
         parts = [memoryview(json.dumps(about).encode("ascii"))]
         parts += [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)]
         key = secrets.token_bytes(32)
-        wrapped = self._provider.wrap(key, _context(quarantine_id))
-        prefix = _PREFIX.pack(MAGIC, 1, 0, len(parts), quarantine_id.bytes, self._provider.key_id.encode("ascii"), len(wrapped))
+        key_id, wrapped = self._provider.wrap_named(key, _context(quarantine_id))
+        prefix = _PREFIX.pack(MAGIC, 1, 0, len(parts), quarantine_id.bytes, key_id.encode("ascii"), len(wrapped))
         head = prefix + wrapped
         cipher = AESGCM(key)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
