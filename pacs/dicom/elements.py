@@ -62,7 +62,7 @@ UNIT_BYTES = {
 _VRS = {vr.encode(): (vr, vr in LONG_VRS) for vr in LONG_VRS | SHORT_VRS}
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD
-_PIXEL_REPRESENTATION = 0x00280103
+_BITS_ALLOCATED, _PIXEL_REPRESENTATION = 0x00280100, 0x00280103
 _LUT_DESCRIPTORS = frozenset({0x00283002, 0x00281101, 0x00281102, 0x00281103})
 _HEAD_BYTES = 1 << 16
 _SMALL_BYTES = 1 << 13
@@ -165,6 +165,12 @@ def sequence(tag: int, items: Iterable[Iterable[Element]]) -> Element:
         content = b"".join(one.encoded for one in item)
         parts += (_tag.pack(0xFFFE, _ITEM, len(content)), content)
     return _made(tag, "SQ", b"".join(parts))
+
+
+def implicit_sequence(tag: int, value: Buffer) -> Element:
+    """Make an SQ element of a value that is encoded as Implicit VR Little Endian items; raises `NotUnderstood`."""
+    view = memoryview(value)
+    return sequence(tag, _Converter(view, implicit=True, big=False).items(0, len(view), False, 0)[0])
 
 
 def join(elements: Iterable[Element]) -> list[Buffer]:
@@ -307,8 +313,7 @@ def _repaired(tag: int, vr: str, value: bytes) -> Element:
     if known == "SQ":
         # PS3.5 6.2.2 note 2: the sequence within UN is Implicit VR Little Endian.
         try:
-            view = memoryview(value)
-            return sequence(tag, _Converter(view, implicit=True, big=False).items(0, len(view), False, 0)[0])
+            return implicit_sequence(tag, value)
         except NotUnderstood:
             return element(tag, "UN", value)
     if len(value) % UNIT_BYTES.get(known, 1):
@@ -411,7 +416,7 @@ class _Converter:
         if depth > DEEPEST:
             raise NotUnderstood(f"sequences are nested deeper than {DEEPEST}")
         view, found = self._view, list[Element]()
-        lut_entries = 0
+        lut_entries = cell_bytes = 0
         while position < end:
             if position + 8 > end:
                 _only_padding(view[:end], position)
@@ -442,10 +447,14 @@ class _Converter:
             else:
                 value: Buffer = view[start:stop]
                 if self._big and vr in UNIT_BYTES:
-                    value = _turned(value, UNIT_BYTES[vr])
+                    # Pixel cells wider than the words of OW turn as a whole (PS3.5 8.1.1 and Annex D).
+                    wide = tag == PIXEL_DATA and vr == "OW" and cell_bytes in (4, 8)
+                    value = _turned(value, cell_bytes if wide else UNIT_BYTES[vr])
                 one = self._leaf(tag, vr, value)
             if tag == _PIXEL_REPRESENTATION and len(one.value) == 2:
                 signed = one.value[0] == 1
+            elif tag == _BITS_ALLOCATED and len(one.value) == 2:
+                cell_bytes = int.from_bytes(one.value, "little") // 8
             elif tag in _LUT_DESCRIPTORS and len(one.value) >= 2:
                 lut_entries = int.from_bytes(one.value[:2], "little")
             if number:

@@ -1,15 +1,17 @@
 """Walking, splicing and converting encoded data sets."""
 
 import struct
+from pathlib import Path
 
 import making
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from pacs.dicom import elements
+from pacs.dicom import elements, part10
 from pacs.model.errors import NotUnderstood
 
 SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
@@ -186,6 +188,32 @@ def test_ambiguous_vrs_follow_pixel_representation() -> None:
     smallest, pixels = elements.find(found, 0x00280106), elements.find(found, elements.PIXEL_DATA)
     assert smallest is not None and smallest.vr == "SS" and bytes(smallest.value) == struct.pack("<h", -3)
     assert pixels is not None and pixels.vr == "OW"
+
+
+def test_pixel_cells_of_32_bits_are_turned_as_one_number() -> None:
+    """Big endian pixels turn by Bits Allocated, not by the 16-bit words of OW: a dose grid has 32 bits a cell (PS3.5 8.1.1)."""
+    cells = np.arange(12, dtype="<u4") * 70_001
+    ds = making.dataset(BitsAllocated=32, BitsStored=32, HighBit=31)
+    ds.add_new(0x7FE00010, "OW", cells.tobytes())
+    swapped = making.encode(ds, ExplicitVRBigEndian).replace(
+        cells.view("<u2").byteswap().tobytes(), cells.astype(">u4").tobytes()
+    )
+
+    found = elements.find(elements.read(swapped, ExplicitVRBigEndian), elements.PIXEL_DATA)
+
+    assert found is not None and bytes(found.value) == cells.tobytes()
+
+
+def test_a_real_big_endian_dose_grid_reads_as_its_little_endian_twin(shared_data: Path) -> None:
+    """The same file in both byte orders has the same pixels."""
+    folder = shared_data / "objects" / "rt"
+    big, little = (part10.split((folder / name).read_bytes()) for name in ("rtdose_expb.dcm", "rtdose.dcm"))
+
+    pixels = [
+        elements.find(elements.read(parts.data_set, parts.transfer_syntax_uid), elements.PIXEL_DATA) for parts in (big, little)
+    ]
+
+    assert bytes(pixels[0].value) == bytes(pixels[1].value)  # type: ignore[union-attr]  # both have pixels
 
 
 def test_a_deflated_data_set_that_ends_early_is_not_understood() -> None:
