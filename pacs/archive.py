@@ -9,8 +9,9 @@ from pacs.codec.transcode import Codec
 from pacs.committer import Committer
 from pacs.deid.profile import Deidentifier
 from pacs.index.database import Index
+from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError
-from pacs.ports import ObjectStore
+from pacs.ports import KeyProvider, ObjectStore
 from pacs.settings import Settings
 from pacs.store.envelope import Sealer
 from pacs.store.keyhouse import KeyHouse
@@ -18,6 +19,9 @@ from pacs.store.keys import KeyRing
 from pacs.store.quarantine import Quarantine
 from pacs.store.segments import SegmentStore
 from pacs.store.vault import Vault
+
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Archive:
             segment_bytes=settings.store.segment_mb << 20,
             floor_bytes=settings.store.floor_mb << 20,
         )
-        vault = Vault.open(settings.vault_folder, identity_keys, writer) if settings.deid.vault else None
+        vault = _vault(settings, identity_keys, writer) if settings.deid.vault else None
         return cls(
             settings=settings,
             deidentifier=Deidentifier(
@@ -101,6 +105,15 @@ class Archive:
             yield archive
         finally:
             archive.close()
+
+
+def _vault(settings: Settings, keys: KeyProvider, writer: str) -> Vault:
+    folder = settings.vault_folder
+    if not (folder / "vault.db").exists():
+        # Also for a home that is older than its vault: what is sent again gets its row.
+        Vault.create(folder, keys)
+        log.warning("vault_made")
+    return Vault.open(folder, keys, writer)
 
 
 def key_house(settings: Settings) -> KeyHouse:

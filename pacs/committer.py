@@ -7,14 +7,15 @@ first, because bytes without a row are replayed at the next start, and a row wit
 import queue
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from pacs.index.database import Index
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, OutOfResources
-from pacs.model.instance import Arrival, Stored
+from pacs.model.instance import Arrival, Location, Stored
 from pacs.model.job import Claim
 from pacs.ports import ObjectStore
+from pacs.store.vault import Vault
 
 log = get_logger(__name__)
 _Waiting = tuple[Arrival, "Future[Stored]"]
@@ -23,8 +24,10 @@ _Waiting = tuple[Arrival, "Future[Stored]"]
 class Committer:
     """Writes arrivals in groups of at most `group_size`, in one thread of its own."""
 
-    def __init__(self, objects: ObjectStore, index: Index, *, group_size: int = 64) -> None:
+    def __init__(self, objects: ObjectStore, index: Index, vault: Vault | None = None, *, group_size: int = 64) -> None:
         self._objects = objects
+        self._vault = vault
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="vault")
         self._index = index
         self._group_size = group_size
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -44,7 +47,7 @@ class Committer:
         Raises `NotFound` if the claim is no longer valid; then nothing becomes visible.
         """
         with self._lock:
-            locations = self._objects.put([arrival.sealed for arrival in arrivals])
+            locations = self._put(arrivals)
             try:
                 stored = self._index.add(list(zip(arrivals, locations, strict=True)), finishing=finishing)
             except ArchiveError:
@@ -63,6 +66,25 @@ class Committer:
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
+        self._beside.shutdown()
+
+    def _put(self, arrivals: Sequence[Arrival]) -> list[Location]:
+        """Write the records, and what was taken from them into the vault; both are durable on return, or nothing counts.
+
+        Side by side, because each waits for the disk (docs/adr/0015). A crash between the two leaves a row of the vault without
+        a record, or a record that a resend gives its row (`pacs.ingest`).
+        """
+        taken = [(one.encoded.key, one.encoded.digest, one.taken) for one in arrivals if one.taken is not None]
+        kept = self._beside.submit(self._vault.keep, taken) if self._vault is not None and taken else None
+        try:
+            locations = self._objects.put([arrival.sealed for arrival in arrivals])
+        finally:
+            failure = kept.exception() if kept is not None else None
+        if failure is not None:
+            for location in locations:
+                self._objects.delete(location)
+            raise failure
+        return locations
 
     def _start(self) -> None:
         if self._thread is None:

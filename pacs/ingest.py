@@ -29,6 +29,7 @@ def ingest(archive: Archive, received: Received) -> Stored:
     digest = archive.codec.digest(deidentified)
     known = archive.index.equal(deidentified.key.sop_instance_uid, digest)
     if known is not None:
+        _keep_identity(archive, deidentified, digest)
         return known
     return archive.committer.commit(_arrival(archive, received, deidentified, digest))
 
@@ -83,4 +84,12 @@ def _arrival(archive: Archive, received: Received, deidentified: Deidentified, d
         policy=deidentified.policy,
         pending=deidentified.pending,
         report=deidentified.report,
+        taken=deidentified.taken,
     )
+
+
+def _keep_identity(archive: Archive, deidentified: Deidentified, digest: bytes) -> None:
+    """Give an instance that is here already its row in the vault, if a crash or an older setting left it without one."""
+    key, taken = deidentified.key, deidentified.taken
+    if archive.vault is not None and taken is not None and not archive.vault.has(key.sop_instance_uid, digest):
+        archive.vault.keep([(key, digest, taken)])

@@ -49,6 +49,8 @@ def recover(archive: Archive) -> int:
 
     Objects that a job made are left out: they become visible with the job's end, and the job runs again to the same bytes.
     """
+    if archive.vault is not None:
+        archive.vault.recover()
     restored = 0
     for container in archive.objects.containers():
         for location, record in archive.objects.records(container, archive.index.high_water(container)):

@@ -16,6 +16,7 @@ from pacs.deid.attest import attest
 from pacs.deid.policy import POLICIES, Rules
 from pacs.deid.pseudonym import Pseudonyms
 from pacs.deid.residue import Needles, search
+from pacs.deid.taken import collect
 from pacs.deid.text import identity
 from pacs.dicom import part10, values
 from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, element, read, sequence
@@ -53,14 +54,17 @@ class Deidentifier:
         The secret that pseudonyms and date shifts hang on; another key makes unrelated ones.
     site : str
         Divides one key among several archives.
+    collect_taken : bool
+        Say what was taken away, too, for the identity vault.
     """
 
-    def __init__(self, policy: str, identity_key: bytes, site: str = "") -> None:
+    def __init__(self, policy: str, identity_key: bytes, site: str = "", *, collect_taken: bool = False) -> None:
         if policy not in POLICIES:
             raise ConfigurationError(f"deid.policy must be one of {', '.join(sorted(POLICIES))}")
         self.policy = POLICIES[policy]
         self.policy_digest = _digest(policy)
         self._pseudonyms = Pseudonyms(identity_key + site.encode())
+        self._collect_taken = collect_taken
         self._rules: dict[str, Rules] = {}
         self._patients: OrderedDict[tuple[str, str, str], _Patient] = OrderedDict()
         self._lock = threading.Lock()
@@ -107,6 +111,7 @@ class Deidentifier:
             else received.transfer_syntax_uid,
             methods=self._methods(by_tag),
             policy=self.policy.name,
+            taken=collect(elements, kept, patient.patient_id) if self._collect_taken else None,
         )
 
     def attest(self, received: Received) -> Deidentified:

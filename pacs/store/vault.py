@@ -1,0 +1,553 @@
+"""The identity vault: what de-identification took away, sealed under the identity key, found by keyed digests (PS3.15 E.1.1).
+
+One row a patient, study, series and instance, and in each only what its parents do not say already. Rows lie in an SQLite
+file that does not wait for the disk; an entry is durable because it was appended to this writer's log with one fdatasync, which
+runs beside that of the segment (docs/adr/0015). After a power cut the log is replayed. Whoever reads the files without the
+key sees how many rows there are and which belong together, no value and no UID. Layout: docs/format.md, section 5.
+"""
+
+import fcntl
+import hmac
+import os
+import secrets
+import sqlite3
+import struct
+import threading
+import unicodedata
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from pacs.model.errors import ConfigurationError, IntegrityError, OutOfResources, Unavailable
+from pacs.model.identity import Found, Taken
+from pacs.model.instance import InstanceKey
+from pacs.model.query import Level
+from pacs.ports import KeyProvider
+from pacs.store.keys import derive, sync_folder
+
+LOG_BYTES = 4 << 20
+_CONTEXT = b"mini-pacs vault"
+_ENTRY = struct.Struct("<4sIQI")
+_MAGIC = b"mPIV"
+_ITEM = struct.Struct("<II")
+_NOTHING = 0xFFFFFFFF
+"""Length that says: this one had nothing taken here, whatever the parent says."""
+_NAME_BYTES = 24
+_PREFIX_BYTES = 16
+_REMEMBERED = 256
+_SQUEEZED_BYTES = 256
+_LEVELS = (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE)
+_TABLES = """
+CREATE TABLE IF NOT EXISTS vault (one INTEGER PRIMARY KEY, version INTEGER, key_id TEXT, wrapped BLOB);
+CREATE TABLE IF NOT EXISTS record (name BLOB PRIMARY KEY, level INTEGER, parent BLOB, sealed BLOB) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ix_record_parent ON record (parent);
+CREATE TABLE IF NOT EXISTS found (digest BLOB, name BLOB, PRIMARY KEY (digest, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS log (writer TEXT PRIMARY KEY, generation INTEGER);
+"""
+
+Elements = Mapping[int, bytes]
+_Row = tuple[bytes, int, bytes, bytes]
+
+
+@dataclass(slots=True)
+class _Known:
+    """A row that is in the vault: what holds at its place, parents included, and what it can be found by."""
+
+    held: dict[int, bytes] = field(repr=False)
+    digests: set[bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the vault holds of one entity: where it stands, and tag -> original element (b"" for none), parents included."""
+
+    found: Found
+    taken: Elements = field(repr=False)
+
+
+class Vault:
+    """The vault in one folder; safe to share between threads, and between processes with writer names of their own."""
+
+    def __init__(self, folder: Path, provider: KeyProvider, writer: str) -> None:
+        """Use the vault in `folder`; `create` and `open` are the ways in."""
+        self._folder = folder
+        self._path = folder / "vault.db"
+        self._provider = provider
+        self._writer = writer
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._log = -1
+        self._position = 0
+        self._generation = 0
+        self._name_of_log = ""
+        self._full_once = False
+        self._cipher: AESGCM
+        self._digest_key = b""
+
+    @classmethod
+    def create(cls, folder: Path, provider: KeyProvider) -> None:
+        """Make the vault if it is not there; two processes may do so at once."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(folder / "vault.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        vault = cls(folder, provider, "")
+        with vault._lock, _sqlite_errors():
+            connection = vault._connect()
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in filter(str.strip, _TABLES.split(";")):
+                connection.execute(statement)
+            if connection.execute("SELECT one FROM vault").fetchone() is None:
+                wrapped = provider.wrap(secrets.token_bytes(32), _CONTEXT)
+                connection.execute("INSERT INTO vault VALUES (1, 1, ?, ?)", (provider.key_id, wrapped))
+            connection.execute("COMMIT")
+        vault.close()
+        sync_folder(folder)
+
+    @classmethod
+    def open(cls, folder: Path, provider: KeyProvider, writer: str) -> "Vault":
+        """Open the vault.
+
+        Parameters
+        ----------
+        writer : str
+            Name of this process among those that write: each has a log of its own.
+
+        Raises
+        ------
+        ConfigurationError
+            The vault is missing, or `provider` does not hold the key it was made with.
+        """
+        vault = cls(folder, provider, writer)
+        if not vault._path.exists():
+            raise ConfigurationError(
+                f"the identity vault {vault._path} is missing; bring it back from its backup, or say deid.vault = false"
+            )
+        try:
+            row = vault._one("SELECT version, key_id, wrapped FROM vault")
+        except Unavailable as error:
+            raise ConfigurationError(f"{vault._path} is not an identity vault; bring it back from its backup") from error
+        if row is None or row[0] != 1:
+            raise ConfigurationError(f"{vault._path} is not an identity vault that this release knows")
+        secret = provider.unwrap(row[1], row[2], _CONTEXT)
+        vault._cipher = AESGCM(derive(secret, b"mini-pacs vault records"))
+        vault._digest_key = derive(secret, b"mini-pacs vault digests")
+        return vault
+
+    def recover(self) -> None:
+        """Bring in what the logs hold: after a power cut the database may be older than they are."""
+        for path in sorted(self._folder.glob("*.log")):
+            with self._transaction(), path.open("rb") as file:
+                self._replay(file.read(LOG_BYTES), self._generation_of(path.stem))
+
+    # --- writing -------------------------------------------------------------------------------------------------------
+
+    def keep(self, group: Sequence[tuple[InstanceKey, bytes, Taken]]) -> None:
+        """Keep what was taken from a group of instances (key, content digest, what was taken); durable on return.
+
+        What is there already stays. Raises `OutOfResources`, `Unavailable`; then nothing of the group counts.
+        """
+        with self._lock:
+            added: list[bytes] = []
+            rows: list[_Row] = []
+            digests: list[tuple[bytes, bytes]] = []
+            try:
+                with self._transaction() as connection:
+                    for key, digest, taken in group:
+                        self._add(connection, key, digest, taken, rows, digests, added)
+                    connection.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?)", rows)
+                    connection.executemany("INSERT OR IGNORE INTO found VALUES (?, ?)", digests)
+                    if rows or digests:
+                        self._append(_packed(rows, digests))
+                if self._log >= 0 and (rows or digests):
+                    os.fdatasync(self._log)
+            except BaseException:
+                # What was remembered in a transaction that did not end well is not in the vault.
+                for name in added:
+                    self._known.pop(name, None)
+                raise
+
+    def has(self, sop_instance_uid: str, digest: bytes) -> bool:
+        """Say whether the vault holds the identity of an instance with this content."""
+        name = self._instance_name(sop_instance_uid, digest)
+        return self._one("SELECT 1 FROM record WHERE name = ?", name) is not None
+
+    def _add(
+        self,
+        connection: sqlite3.Connection,
+        key: InstanceKey,
+        digest: bytes,
+        taken: Taken,
+        rows: list[_Row],
+        digests: list[tuple[bytes, bytes]],
+        added: list[bytes],
+    ) -> None:
+        instance = self._instance_name(key.sop_instance_uid, digest)
+        if connection.execute("SELECT 1 FROM record WHERE name = ?", (instance,)).fetchone() is not None:
+            return
+        uids = (taken.patient_id, key.study_instance_uid, key.series_instance_uid, key.sop_instance_uid)
+        whole: dict[int, bytes] = {}
+        for level in _LEVELS:
+            whole.update(taken.levels.get(level, {}))
+        parent = b""
+        inherited: dict[int, bytes] = {}
+        for depth, level in enumerate(_LEVELS):
+            name = instance if level is Level.IMAGE else self._name(level, *uids[: depth + 1])
+            known = None if level is Level.IMAGE else self._known.get(name)
+            if known is None:
+                mine: Elements = whole if level is Level.IMAGE else taken.levels.get(level, {})
+                sealed = None
+                if level is not Level.IMAGE:
+                    sealed = connection.execute("SELECT sealed FROM record WHERE name = ?", (name,)).fetchone()
+                if sealed is not None:
+                    # Another process wrote it, and its log may not be on the disk yet: so ours bears it, too.
+                    own = self._unsealed(name, sealed[0])[1]
+                    rows.append((name, depth, parent, sealed[0]))
+                else:
+                    own = (
+                        _difference(inherited, mine)
+                        if level is Level.IMAGE
+                        else {tag: value for tag, value in mine.items() if inherited.get(tag) != value}
+                    )
+                    rows.append((name, depth, parent, self._sealed(name, uids[depth], own)))
+                known = _Known(_merged(inherited, own), set())
+                if level is Level.PATIENT:
+                    digests.append((self._digest("pseudonym", taken.patient_id), name))
+                elif level is not Level.IMAGE:
+                    digests.append((self._digest("pseudonym", uids[depth]), name))
+                if level is not Level.IMAGE:
+                    self._remember(name, known)
+                    added.append(name)
+            for wanted, kind, value in taken.names:
+                if wanted is level:
+                    digest_of_value = self._digest(kind, _normalised(kind, value))
+                    if digest_of_value not in known.digests:
+                        digests.append((digest_of_value, name))
+                        known.digests.add(digest_of_value)
+                        added.append(name)
+            parent, inherited = name, known.held
+
+    def _append(self, payload: bytes) -> None:
+        """Append one entry to the log, still without waiting for the disk. The caller holds the write transaction."""
+        if self._log < 0:
+            self._open_log()
+        size = _ENTRY.size + len(payload)
+        if self._position + size > LOG_BYTES:
+            self._restart_log()
+            return
+        head = _ENTRY.pack(_MAGIC, len(payload), self._generation, zlib.crc32(payload))
+        try:
+            written = os.pwrite(self._log, head + payload, self._position)
+        except OSError as error:
+            raise OutOfResources("no room for the log of the identity vault") from error
+        if written != size:
+            raise OutOfResources("no room for the log of the identity vault")
+        self._position += size
+
+    def _open_log(self) -> None:
+        """Take the first log of our name that no other process holds; its space is there before it is needed."""
+        for number in range(1000):
+            name = self._writer if not number else f"{self._writer}.{number}"
+            try:
+                log = os.open(self._folder / f"{name}.log", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise OutOfResources("no room for the log of the identity vault") from error
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(log)
+                continue
+            try:
+                missing = LOG_BYTES - os.fstat(log).st_size
+                if missing > 0:
+                    # Written, not only reserved: fdatasync of an overwrite need not wait for the file system's journal.
+                    os.pwrite(log, bytes(missing), LOG_BYTES - missing)
+                    os.fsync(log)
+                    sync_folder(self._folder)
+            except OSError as error:
+                os.close(log)
+                raise OutOfResources("no room for the log of the identity vault") from error
+            self._log, self._name_of_log = log, name
+            self._generation = self._generation_of(name)
+            # After a power cut the database may be older than the log of our predecessor.
+            self._position = self._replay(os.pread(log, LOG_BYTES, 0), self._generation)
+            return
+        raise Unavailable("too many processes write the identity vault under one name")
+
+    def _restart_log(self) -> None:
+        """Begin the log again; everything so far, this transaction too, is made durable in the database instead.
+
+        A commit that waits for the disk makes all commits before it durable as well: they are in one write-ahead log.
+        """
+        self._generation += 1
+        self._position = 0
+        connection = self._connect()
+        connection.execute("INSERT OR REPLACE INTO log VALUES (?, ?)", (self._name_of_log, self._generation))
+        self._full_once = True
+
+    def _replay(self, content: bytes, generation: int) -> int:
+        """Write what a log holds, and return where it ends; the caller is in a write transaction."""
+        connection, position = self._connect(), 0
+        for payload in _entries(content, generation):
+            rows, digests = _unpacked(payload)
+            connection.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR IGNORE INTO found VALUES (?, ?)", digests)
+            position += _ENTRY.size + len(payload)
+        return position
+
+    # --- reading -------------------------------------------------------------------------------------------------------
+
+    def of_instance(self, sop_instance_uid: str, digest: bytes) -> Identity | None:
+        """Return what was taken from an instance with this content, or None if the vault does not know it."""
+        name = self._instance_name(sop_instance_uid, digest)
+        row = self._one("SELECT 1 FROM record WHERE name = ?", name)
+        return None if row is None else self._identity(name)
+
+    def of_study(self, study_instance_uid: str) -> Identity | None:
+        """Return what was taken at the level of a study and its patient, by its pseudonymous UID."""
+        return next((one for one in self.under(study_instance_uid) if one.found.level is Level.STUDY), None)
+
+    def under(self, pseudonym: str) -> list[Identity]:
+        """Return what the vault holds under a pseudonymous UID or Patient ID."""
+        prefix = self._digest("instance", pseudonym)[:_PREFIX_BYTES]
+        rows = self._all("SELECT name FROM found WHERE digest = ?", self._digest("pseudonym", pseudonym))
+        rows += self._all("SELECT name FROM record WHERE name >= ? AND name < ?", prefix, _after(prefix))
+        return [self._identity(name) for (name,) in rows]
+
+    def find(self, kind: str, value: str) -> list[Identity]:
+        """Return who or what was known by `value` before.
+
+        Parameters
+        ----------
+        kind : {"id", "patient", "name", "accession", "uid"}
+            "patient" takes the Patient ID and its issuer, joined by a backslash. Names are found whatever their case.
+        """
+        rows = self._all("SELECT name FROM found WHERE digest = ?", self._digest(kind, _normalised(kind, value)))
+        return [self._identity(name) for (name,) in rows]
+
+    def below(self, found: Found) -> Iterator[Identity]:
+        """Yield what belongs directly to a patient, study or series."""
+        uids = (found.patient_id, found.study_instance_uid, found.series_instance_uid)
+        depth = _LEVELS.index(found.level) + 1
+        name = self._name(found.level, *uids[:depth])
+        for (child,) in self._all("SELECT name FROM record WHERE parent = ?", name):
+            yield self._identity(child)
+
+    def count(self) -> int:
+        """Return how many rows there are."""
+        row = self._one("SELECT count(*) FROM record")
+        return int(row[0]) if row else 0
+
+    def close(self) -> None:
+        """Close files and forget what is remembered."""
+        with self._lock:
+            self._known.clear()
+            self._close_log()
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def _identity(self, name: bytes) -> Identity:
+        chain: list[tuple[str, dict[int, bytes]]] = []
+        while name:
+            row = self._one("SELECT parent, sealed FROM record WHERE name = ?", name)
+            if row is None:
+                raise IntegrityError("the identity vault lacks a row that another one belongs to")
+            chain.append(self._unsealed(name, row[1]))
+            name = row[0]
+        chain.reverse()
+        taken: dict[int, bytes] = {}
+        for _, own in chain:
+            taken = _merged(taken, own)
+        uids = [pseudonym for pseudonym, _ in chain]
+        return Identity(Found(_LEVELS[len(chain) - 1], *uids), taken)
+
+    # --- sealing and naming --------------------------------------------------------------------------------------------
+
+    def _sealed(self, name: bytes, pseudonym: str, own: Elements) -> bytes:
+        body = b"".join(
+            _ITEM.pack(tag, _NOTHING if value is _ABSENT else len(value)) + value for tag, value in sorted(own.items())
+        )
+        plain = bytes((len(pseudonym),)) + pseudonym.encode("ascii") + body
+        squeezed = zlib.compress(plain, 1) if len(plain) > _SQUEEZED_BYTES else plain
+        plain = b"\1" + squeezed if len(squeezed) < len(plain) else b"\0" + plain
+        nonce = secrets.token_bytes(12)
+        return nonce + self._cipher.encrypt(nonce, plain, name)
+
+    def _unsealed(self, name: bytes, sealed: bytes) -> tuple[str, dict[int, bytes]]:
+        try:
+            plain = self._cipher.decrypt(sealed[:12], sealed[12:], name)
+        except (InvalidTag, ValueError) as error:
+            raise IntegrityError("a row of the identity vault was changed") from error
+        plain = zlib.decompress(plain[1:]) if plain[0] else plain[1:]
+        position = 1 + plain[0]
+        pseudonym = plain[1:position].decode("ascii")
+        own: dict[int, bytes] = {}
+        while position < len(plain):
+            tag, length = _ITEM.unpack_from(plain, position)
+            position += _ITEM.size
+            if length == _NOTHING:
+                own[tag] = _ABSENT
+            else:
+                own[tag] = plain[position : position + length]
+                position += length
+        return pseudonym, own
+
+    def _digest(self, kind: str, *parts: str) -> bytes:
+        message = "\0".join((kind, *parts)).encode("utf-8", "surrogateescape")
+        return hmac.digest(self._digest_key, message, "sha256")[:_NAME_BYTES]
+
+    def _name(self, level: Level, *uids: str) -> bytes:
+        return self._digest(f"record {level}", *uids)
+
+    def _instance_name(self, sop_instance_uid: str, digest: bytes) -> bytes:
+        """Name an instance so that all contents under one UID stand together."""
+        return self._digest("instance", sop_instance_uid)[:_PREFIX_BYTES] + digest[: _NAME_BYTES - _PREFIX_BYTES]
+
+    def _remember(self, name: bytes, known: _Known) -> None:
+        self._known[name] = known
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+
+    def _close_log(self) -> None:
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
+
+    def _generation_of(self, log: str) -> int:
+        row = self._connect().execute("SELECT generation FROM log WHERE writer = ?", (log,)).fetchone()
+        return int(row[0]) if row else 0
+
+    # --- SQLite --------------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        # SQLite connections must not be carried over a fork.
+        if self._connection is None or self._process != os.getpid():
+            connection = sqlite3.connect(self._path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection, self._process = connection, os.getpid()
+        return self._connection
+
+    def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        with self._lock, _sqlite_errors():
+            row: tuple[Any, ...] | None = self._connect().execute(statement, values).fetchone()
+            return row
+
+    def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock, _sqlite_errors():
+            return self._connect().execute(statement, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, _sqlite_errors():
+            connection = self._connect()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                if self._full_once:
+                    # SQLite does not let go of a PRAGMA within a transaction: this one commits, the next one waits.
+                    connection.execute("COMMIT")
+                    connection.execute("PRAGMA synchronous=FULL")
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.execute("UPDATE log SET generation = generation WHERE writer = ?", (self._name_of_log,))
+                    connection.execute("COMMIT")
+                    connection.execute("PRAGMA synchronous=NORMAL")
+                    self._full_once = False
+                else:
+                    connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                # Where the log stands is found anew: what was begun or replayed in this transaction is not in the database.
+                self._full_once = False
+                self._close_log()
+                raise
+
+
+class _Absent(bytes):
+    """Marks that nothing was taken where a parent says that something was."""
+
+
+_ABSENT = _Absent()
+
+
+def _difference(inherited: Elements, whole: Elements) -> dict[int, bytes]:
+    """Return what makes `whole` of `inherited`."""
+    own = {tag: value for tag, value in whole.items() if inherited.get(tag) != value}
+    own.update((tag, _ABSENT) for tag in inherited if tag not in whole)
+    return own
+
+
+def _merged(inherited: Elements, own: Elements) -> dict[int, bytes]:
+    merged = {**inherited, **own}
+    return {tag: value for tag, value in merged.items() if value is not _ABSENT}
+
+
+def _normalised(kind: str, value: str) -> str:
+    """Return a value as it is looked for: NFC, no padding; names without case and trailing separators."""
+    text = unicodedata.normalize("NFC", value).strip(" \0")
+    if kind == "name":
+        return text.casefold().split("=")[0].rstrip("^ ")
+    return "\\".join(part.strip(" ") for part in text.split("\\")) if kind == "patient" else text
+
+
+def _after(prefix: bytes) -> bytes:
+    """Return what sorts behind everything that begins with `prefix`."""
+    return prefix + b"\xff" * _NAME_BYTES
+
+
+def _packed(rows: Sequence[_Row], digests: Iterable[tuple[bytes, bytes]]) -> bytes:
+    parts = [struct.pack("<I", len(rows))]
+    for name, level, parent, sealed in rows:
+        parts += (struct.pack("<BBI", level, len(parent), len(sealed)), name, parent, sealed)
+    parts += (digest + name for digest, name in digests)
+    return b"".join(parts)
+
+
+def _unpacked(payload: bytes) -> tuple[list[_Row], list[tuple[bytes, bytes]]]:
+    (count,) = struct.unpack_from("<I", payload)
+    position, rows = 4, []
+    for _ in range(count):
+        level, parent_bytes, sealed_bytes = struct.unpack_from("<BBI", payload, position)
+        position += 6
+        name, position = payload[position : position + _NAME_BYTES], position + _NAME_BYTES
+        parent, position = payload[position : position + parent_bytes], position + parent_bytes
+        sealed, position = payload[position : position + sealed_bytes], position + sealed_bytes
+        rows.append((name, level, parent, sealed))
+    step = 2 * _NAME_BYTES
+    digests = [
+        (payload[at : at + _NAME_BYTES], payload[at + _NAME_BYTES : at + step]) for at in range(position, len(payload), step)
+    ]
+    return rows, digests
+
+
+def _entries(content: bytes, generation: int) -> Iterator[bytes]:
+    """Yield the entries of one generation of a log; a torn one ends it."""
+    position = 0
+    while position + _ENTRY.size <= len(content):
+        magic, length, written_in, checksum = _ENTRY.unpack_from(content, position)
+        position += _ENTRY.size
+        payload = content[position : position + length]
+        if magic != _MAGIC or written_in != generation or len(payload) != length or zlib.crc32(payload) != checksum:
+            return
+        yield payload
+        position += length
+
+
+@contextmanager
+def _sqlite_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC"):
+            raise OutOfResources("no room for the identity vault") from error
+        raise Unavailable(f"the identity vault cannot be used now ({error.sqlite_errorname})") from error
