@@ -16,8 +16,9 @@ from celery import shared_task, signals
 from pacs import logs
 from pacs.archive import Archive
 from pacs.processing.api import Spec
+from pacs.processing.child import THREAD_VARIABLES
 from pacs.processing.registry import discover
-from pacs.processing.runner import THREAD_VARIABLES, run_job
+from pacs.processing.runner import run_job
 from pacs.queue import QUEUES, TASK, broker_url, make_app
 from pacs.settings import Settings, as_environment, load
 

@@ -136,6 +136,29 @@ class Codec:
             frame_bits=split.frame_bits,
         )
 
+    def with_header(self, deidentified: Deidentified, stored: StoredFrames, digest: bytes) -> Encoded:
+        """Return stored frames, as they are, under another header of theirs: `deidentified` without Pixel Data.
+
+        `digest` is that of the instance before; the new one depends on it and on the header.
+        """
+        kept = [one for one in deidentified.elements if one.tag & 0xFFFF]
+        header = b"".join([one.encoded for one in kept])
+        bits = describe({one.tag: one for one in kept}).frame_bits if stored.packed else 0
+        native = deidentified.transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN
+        return Encoded(
+            key=deidentified.key,
+            sop_class_uid=deidentified.sop_class_uid,
+            header=header,
+            frames=stored.frames,
+            transfer_syntax_uid=deidentified.transfer_syntax_uid,
+            attributes=attributes(kept, INDEXED),
+            digest=sha256(digest + header).digest(),
+            number_of_frames=stored.number_of_frames,
+            packed=stored.packed,
+            pixel_vr=stored.pixel_vr,
+            frame_bits=bits if native and bits < 1 << 32 else 0,
+        )
+
     def data_set(
         self, header: Buffer, stored: StoredFrames, transfer_syntax_uid: str, accepted: Sequence[str] | None = None
     ) -> DataSetParts:

@@ -5,11 +5,13 @@ de-identified headers only, does no I/O, and decides nothing about storing: `pac
 A cleaner that raises has cleaned nothing: the series stays held or goes to quarantine.
 """
 
+import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from pydicom import dcmread
@@ -118,6 +120,8 @@ class Cleaning:
     version: str
     module: str
     function: str
+    each: bool = False
+    """Images do not need each other: they come one by one, and a crash costs one."""
     queue: str = "cpu"
     memory_mb: int = 0
     timeout_s: float = 0.0
@@ -129,7 +133,7 @@ class Cleaning:
 
 
 CLEANERS: Mapping[str, Cleaning] = {
-    "pixels": Cleaning("1", "pacs.processing.clean_pixels", "clean"),
+    "pixels": Cleaning("1", "pacs.processing.clean_pixels", "clean", each=True),
 }
 """By what an instance is held for, in the order in which they run; the job's processor is "clean-" and this name."""
 
@@ -149,6 +153,30 @@ def cleaning_of(processor: str) -> str:
 def first_of(pending: Sequence[str]) -> str:
     """Return what is cleaned first of `pending`; "" where nobody here can."""
     return next((name for name in CLEANERS if name in pending), "")
+
+
+def told(verdict: Verdict, image: HeldImage) -> tuple[dict[str, Any], list[bytes]]:
+    """Return a verdict as a message to the worker: its head, and native Pixel Data where pixels were changed."""
+    elements = {
+        str(tag): None if change is None else [change[0], base64.b64encode(change[1]).decode("ascii")]
+        for tag, change in verdict.elements.items()
+    }
+    head: dict[str, Any] = {
+        "sop_instance_uid": verdict.sop_instance_uid,
+        "methods": list(verdict.methods),
+        "elements": elements,
+        "counts": dict(verdict.counts),
+        "doubt": verdict.doubt,
+    }
+    if verdict.frames is None or verdict.doubt:
+        return {"verdict": head}, []
+    before = image.frames
+    if [(one.shape, one.dtype) for one in verdict.frames] != [(one.shape, one.dtype) for one in before]:
+        raise ValueError("a cleaner must give back frames of the same number, shape and type")
+    about = image.image
+    head["bits_allocated"] = about.bits_allocated
+    head["colour"] = about.photometric_interpretation if about.samples > 1 else ""
+    return {"verdict": head}, [native(verdict.frames, about)]
 
 
 def native(frames: Sequence[Array], image: Image) -> bytes:

@@ -68,7 +68,7 @@ def main() -> None:
     _limit(int(head["memory_mb"]), float(head["cpu_s"]))
     sys.dont_write_bytecode = True
     try:
-        _work(head, reader, outgoing)
+        (_clean if "cleaner" in head else _work)(head, reader, outgoing)
     except wire.Closed:
         os._exit(1)
     except BaseException as error:
@@ -119,6 +119,41 @@ def _work(head: dict[str, object], reader: object, outgoing: int) -> None:
         wire.write(outgoing, {"output": names}, [encoded])
         count += 1
     wire.write(outgoing, {"done": count})
+
+
+def _clean(head: dict[str, object], reader: object, outgoing: int) -> None:
+    """Clean held images, group after group: until the worker has no more and ends this process."""
+    from typing import Any, cast
+
+    from pacs.processing import cleaners, wire
+
+    cleaner = cleaners.CLEANERS[str(head["cleaner"])].load()
+
+    def report(fraction: float, note: str) -> None:
+        wire.write(outgoing, {"progress": fraction, "note": note})
+
+    while True:
+        images: dict[str, cleaners.HeldImage] = {}
+        while True:
+            message, payload = cast(wire.Reader, reader).read()
+            if message.get("end"):
+                break
+            given = cast(dict[str, Any], message["image"])
+            view, parts, at = memoryview(payload), [], 0
+            for length in given["lengths"]:
+                parts.append(view[at : at + length])
+                at += length
+            images[given["sop_instance_uid"]] = cleaners.HeldImage(
+                given["sop_instance_uid"],
+                tuple(given["pending"]),
+                parts[0],
+                parts[1:],
+                given["transfer_syntax_uid"],
+                packed=given["packed"],
+            )
+        for verdict in cleaner(list(images.values()), _seldom(report)):
+            wire.write(outgoing, *cleaners.told(verdict, images[verdict.sop_instance_uid]))
+        wire.write(outgoing, {"cleaned": len(images)})
 
 
 def _seldom(report: Callable[[float, str], None]) -> Callable[[float, str], None]:

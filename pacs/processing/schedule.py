@@ -16,10 +16,11 @@ from typing import Any
 from pacs.index.database import Index
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, NotFound, Unavailable
-from pacs.model.job import NewJob, SettledSeries
+from pacs.model.job import HeldSeries, NewJob, SettledSeries
 from pacs.ports import Clock, Queue
 from pacs.processing import rules as rules_file
 from pacs.processing.api import Spec
+from pacs.processing.cleaners import CLEANERS, first_of, processor_of
 from pacs.processing.registry import discover
 from pacs.processing.rules import Rule
 from pacs.queue import CeleryQueue, broker_url
@@ -61,6 +62,16 @@ class Scheduler:
 
         Raises `Unavailable` where the broker is away; the rows wait.
         """
+        for held in self._index.settled_held(self._clock(), settle_s=self._settings.settle_s, quiet_s=self._settings.quiet_s):
+            made = self._index.scheduled_held(held, cleaning_jobs(held))
+            log.info(
+                "cleaning_scheduled",
+                study_instance_uid=held.study_instance_uid,
+                series_instance_uid=held.series_instance_uid,
+                generation=held.generation,
+                evidence=held.completion,
+                count=len(made),
+            )
         settled = self._index.settled(
             self._clock(),
             settle_s=self._settings.settle_s,
@@ -115,6 +126,28 @@ class Scheduler:
             if rung:
                 self._index.jobs.dispatched(rung)
         return len(rung)
+
+
+def cleaning_jobs(held: HeldSeries) -> list[NewJob]:
+    """Return the job that cleans what a series holds; the next kind of cleaning follows when this one has ended."""
+    name = first_of(held.pending)
+    if not name:
+        return []
+    cleaning = CLEANERS[name]
+    unique = [processor_of(name), cleaning.version, held.series_instance_uid, held.study_instance_uid, held.generation]
+    return [
+        NewJob(
+            job_key=hashlib.sha256(json.dumps(unique).encode()).hexdigest(),
+            processor=processor_of(name),
+            version=cleaning.version,
+            parameters={},
+            rule="de-identification",
+            queue=cleaning.queue,
+            study_instance_uid=held.study_instance_uid,
+            series_instance_uids=(held.series_instance_uid,),
+            completion=held.completion,
+        )
+    ]
 
 
 def study_inputs(index: Index, spec: Spec, study_instance_uid: str) -> tuple[str, ...]:

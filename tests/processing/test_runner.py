@@ -6,17 +6,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import making
 import psutil
 import pytest
 
 from pacs.archive import Archive
+from pacs.committer import Committer
 from pacs.ingest import ingest
+from pacs.model.errors import OutOfResources
+from pacs.model.instance import Location, Sealed
 from pacs.model.job import Claim, Job, JobState
+from pacs.ports import ObjectStore
 from pacs.processing.registry import discover
 from pacs.processing.runner import run_job
 from pacs.processing.schedule import ask
@@ -173,6 +178,31 @@ def test_what_may_pass_is_tried_again_later_and_not_for_ever(archive: Archive) -
     second = run(archive, job_id)
     assert (second.state, second.attempt) == (JobState.FAILED, 2)
     assert "Transient at probe.py" in second.reason
+
+
+def test_a_full_disk_is_waited_out(archive: Archive) -> None:
+    """No room in the archive is not the job's fault: it is tried again, however often, until there is room."""
+    job_id = job_for(archive, "copy")
+    full = replace(archive, committer=Committer(FullDisk(archive.objects), archive.index))  # type: ignore[arg-type]
+    for attempt in (1, 2, 3):
+        job = run(full, job_id)
+        assert (job.state, job.attempt, job.reason) == (JobState.QUEUED, attempt, "OutOfResources in the archive")
+        _make_due(archive)
+
+    assert run(archive, job_id).state is JobState.SUCCEEDED
+
+
+class FullDisk:
+    """An object store with room for nothing."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def put(self, group: Sequence[Sealed]) -> list[Location]:
+        raise OutOfResources("no room")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
 
 
 def test_a_job_that_takes_too_long_is_ended_with_all_it_started(archive: Archive) -> None:
