@@ -20,7 +20,6 @@ from pacs.store.quarantine import Quarantine
 from pacs.store.segments import SegmentStore
 from pacs.store.vault import Vault
 
-
 log = get_logger(__name__)
 
 
@@ -60,7 +59,7 @@ class Archive:
         home = settings.home
         keys = key_house(settings)
         image_keys, identity_keys = keys.open("image"), keys.open("identity")
-        index = Index.open(settings.database_url)
+        index = Index.open(settings.database_url, conflict=settings.store.conflict)
         ring = KeyRing.open(home / "keys" / "study-keys.db", image_keys)
         objects = SegmentStore(
             home / "store",

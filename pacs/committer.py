@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from pacs.index.database import Index
 from pacs.logs import get_logger
-from pacs.model.errors import ArchiveError, OutOfResources
+from pacs.model.errors import ArchiveError, InstanceConflict, OutOfResources
 from pacs.model.instance import Arrival, Location, Stored
 from pacs.model.job import Claim
 from pacs.ports import ObjectStore
@@ -115,8 +115,8 @@ class Committer:
     def _commit_group(self, group: list[_Waiting]) -> None:
         try:
             stored = self.commit_all([arrival for arrival, _ in group])
-        except OutOfResources as error:
-            # A small object may still fit where the group did not; nobody fails for another's size.
+        except (OutOfResources, InstanceConflict) as error:
+            # A small object may still fit where the group did not; nobody fails for another's size, or another's conflict.
             if len(group) == 1:
                 group[0][1].set_exception(error)
             else:

@@ -58,7 +58,9 @@ class DeidSettings:
 
     policy: str = _setting("research", "Policy for what arrives: basic, research or research-faceless.")
     quarantine_status: str = _setting("C002", "C-STORE status for an object that went to quarantine: C002 or 0000.")
-    vault: bool = _setting(True, "Keep what is taken away, sealed under the identity key, so that the right people can find it.")
+    vault: bool = _setting(
+        True, "Keep what is taken away, sealed under the identity key, so that the right people can find it."
+    )
     vault_path: str = _setting("", "Folder of the identity vault; empty: the folder `identity` in the home.")
     recipient_certificate: str = _setting(
         "", "PEM certificate (RSA) of who may open the Encrypted Attributes Sequence of exported files; empty: none is made."
@@ -73,6 +75,13 @@ class StoreSettings:
     segment_mb: int = _setting(128, "Size of a segment file, in MiB; smaller where the disk is small.")
     codec: str = _setting("htj2k", "Archive compression: htj2k or none.")
     prove_every: int = _setting(1, "Decode and compare every n-th frame before the original is dropped; 1 proves all.")
+    conflict: str = _setting(
+        "version",
+        "Other content under a known SOP Instance UID: version keeps it beside, reject answers C001, replace shows it.",
+    )
+    scrub_days: float = _setting(30.0, "Every record is read, opened and decoded once in so many days; 0 never.")
+    scrub_mb_s: float = _setting(4.0, "At most so many MiB a second are read by that check.")
+    compact_below: float = _setting(0.5, "A segment of which less than this share is live is rewritten; 0 never.")
     floor_mb: int = _setting(64, "Free disk, in MiB, below which nothing more is taken in (at most a twentieth of the disk).")
 
 
@@ -306,6 +315,7 @@ def _check(settings: Settings) -> None:
     for name, value, allowed in (
         ("deid.quarantine_status", settings.deid.quarantine_status, {"C002", "0000"}),
         ("store.codec", settings.store.codec, {"htj2k", "none"}),
+        ("store.conflict", settings.store.conflict, {"version", "reject", "replace"}),
         ("keys.provider", settings.keys.provider, {"file", "env", "passphrase", "systemd"}),
         ("logs.level", settings.logs.level, {"debug", "info", "warning", "error"}),
     ):

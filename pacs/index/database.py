@@ -18,6 +18,7 @@ from pacs.index.connections import Connections
 from pacs.index.jobs import Jobs
 from pacs.index.peers import Peers
 from pacs.index.quarantine import QuarantineRows
+from pacs.index.upkeep import Upkeep
 from pacs.model.event import Event
 from pacs.model.instance import Arrival, Cleaned, IndexEntry, Location, Stored
 from pacs.model.job import Claim, HeldSeries, JobState, NewJob, SettledSeries
@@ -29,16 +30,23 @@ from pacs.ports import Clock
 class Index:
     """The index of one archive. Safe to use from several threads; several processes may open the same database."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, conflict: str = "version") -> None:
         self._connections = connections
+        self._conflict = conflict
         self.jobs = Jobs(connections)
         self.peers = Peers(connections)
         self.quarantine = QuarantineRows(connections)
         self.access = Access(connections)
+        self.upkeep = Upkeep(connections)
 
     @classmethod
-    def open(cls, url: str, *, clock: Clock = time.time) -> "Index":
+    def open(cls, url: str, *, clock: Clock = time.time, conflict: str = "version") -> "Index":
         """Open the database at a SQLAlchemy URL.
+
+        Parameters
+        ----------
+        conflict : {"version", "reject", "replace"}
+            What other content under a known SOP Instance UID is: kept beside it, refused, or shown in its place.
 
         Raises
         ------
@@ -53,7 +61,7 @@ class Index:
         except BaseException:
             connections.close()
             raise
-        return cls(connections)
+        return cls(connections, conflict)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -65,7 +73,8 @@ class Index:
         """Write a group in one transaction, all or none; one answer for each, in order.
 
         An equal instance is answered with the one that is there (`fresh` false). Other content under a known SOP Instance UID
-        is kept as a further version with an event; the first stays current. What has `pending` is held: no door shows it.
+        is kept as a further version with an event, and the first stays current, unless `conflict` says otherwise
+        (`InstanceConflict` for the whole group where it is refused). What has `pending` is held: no door shows it.
         With `finishing`, that job has succeeded in the same transaction and these series are its output; `NotFound` if its
         lease was lost, and then nothing is written.
         """
@@ -73,7 +82,7 @@ class Index:
         now = self._connections.clock()
 
         def work(connection: sa.Connection) -> list[Stored]:
-            stored = write.add(self._connections, connection, group, now)
+            stored = write.add(self._connections, connection, group, now, self._conflict)
             if finishing is not None:
                 output = {one.key.series_instance_uid for one in group}
                 ended = jobs_table.finish(connection, finishing, JobState.SUCCEEDED, "", output, now)
@@ -85,8 +94,10 @@ class Index:
     def restore(self, entry: IndexEntry, location: Location) -> bool:
         """Write the rows of a record that was found without them; false if an equal instance is there already."""
         incoming = write.Incoming.of_entry(entry, location)
+        # What was durable is not refused afterwards: its sender may have been told so.
+        policy = "version" if self._conflict == "reject" else self._conflict
         now = self._connections.clock()
-        (stored,) = self._connections.retrying(lambda c: write.add(self._connections, c, [incoming], now))
+        (stored,) = self._connections.retrying(lambda c: write.add(self._connections, c, [incoming], now, policy))
         return stored.fresh
 
     def high_water(self, container: str) -> int:

@@ -15,6 +15,7 @@ from pacs.index import feed
 from pacs.index import tables as t
 from pacs.index.attributes import columns_of, split, text_key
 from pacs.index.connections import Connections, Row
+from pacs.model.errors import InstanceConflict
 from pacs.model.instance import Arrival, IndexEntry, InstanceKey, Location, Origin, Stored
 from pacs.model.query import Level
 
@@ -156,8 +157,14 @@ def stored_of(row: Sequence[Any], *, fresh: bool, attributes: Mapping[str, str] 
     )
 
 
-def add(connections: Connections, connection: sa.Connection, group: Sequence[Incoming], now: float) -> list[Stored]:
-    """Write a group within the transaction of `connection`; one answer for each, in order. Repeatable after a rollback."""
+def add(
+    connections: Connections, connection: sa.Connection, group: Sequence[Incoming], now: float, conflict: str = "version"
+) -> list[Stored]:
+    """Write a group within the transaction of `connection`; one answer for each, in order. Repeatable after a rollback.
+
+    `conflict` says what other content under a known UID is: "version" keeps it beside the first, "replace" makes it current,
+    "reject" raises `InstanceConflict`. What was made here is always kept beside: nobody sends it again.
+    """
     connections.lock_studies(connection, {one.key.study_instance_uid for one in group})
     known = _known(connections, connection, group)
     answers: list[Stored] = []
@@ -168,6 +175,10 @@ def add(connections: Connections, connection: sa.Connection, group: Sequence[Inc
         if equal is None and one.received_digest is not None:
             # A cleaned record that a crash left without its row: the held one is still there, and is cleaned again.
             equal = versions.get(one.received_digest)
+        if equal is None and versions and conflict == "reject" and not one.derived:
+            raise InstanceConflict(
+                "an instance of this SOP Instance UID is stored with other content (store.conflict = reject)"
+            )
         if equal is None:
             equal = one.stored(version=max((other.version for other in versions.values()), default=0) + 1)
             fresh.append((one, equal.version))
@@ -176,7 +187,7 @@ def add(connections: Connections, connection: sa.Connection, group: Sequence[Inc
         else:
             answers.append(equal)
     if fresh:
-        _write(connections, connection, fresh, now)
+        _write(connections, connection, fresh, now, conflict)
     return answers
 
 
@@ -195,7 +206,9 @@ def _known(connections: Connections, connection: sa.Connection, group: Sequence[
     return known
 
 
-def _write(connections: Connections, connection: sa.Connection, fresh: list[tuple[Incoming, int]], now: float) -> None:
+def _write(
+    connections: Connections, connection: sa.Connection, fresh: list[tuple[Incoming, int]], now: float, conflict: str
+) -> None:
     incoming = [one for one, _ in fresh]
     studies = _place_studies(connections, connection, incoming)
     series = _place_series(connections, connection, incoming, studies)
@@ -203,11 +216,15 @@ def _write(connections: Connections, connection: sa.Connection, fresh: list[tupl
         sa.insert(t.instance), [_instance_row(one, version, series[one.series_key], now) for one, version in fresh]
     )
     _count(connection, fresh, studies, series, now)
+    if conflict == "replace":
+        for one, version in fresh:
+            if version > 1 and not one.derived:
+                _put_in_place(connection, one, version, studies, series, now)
     _open_arrivals(connections, connection, incoming, series, now)
     conflicts = [
         feed.entry(
             now,
-            "instance_conflict",
+            "instance_replaced" if conflict == "replace" and not one.derived else "instance_conflict",
             study_instance_uid=one.key.study_instance_uid,
             series_instance_uid=one.key.series_instance_uid,
             sop_instance_uid=one.key.sop_instance_uid,
@@ -217,6 +234,27 @@ def _write(connections: Connections, connection: sa.Connection, fresh: list[tupl
         if version > 1
     ]
     feed.record(connections, connection, conflicts)
+
+
+def _put_in_place(
+    connection: sa.Connection,
+    one: Incoming,
+    version: int,
+    studies: Mapping[str, int],
+    series: Mapping[_SeriesKey, int],
+    now: float,
+) -> None:
+    """Make a further version the one that is shown; the older ones stay, for administrators."""
+    same = t.instance.c.sop_instance_uid == one.key.sop_instance_uid
+    before = connection.execute(
+        sa.select(t.instance.c.series_pk, t.instance.c.size_bytes, t.instance.c.state).where(same, t.instance.c.current)
+    ).first()
+    connection.execute(sa.update(t.instance).where(same).values(current=t.instance.c.version == version))
+    if before is not None and before.state == "visible":
+        less = {"more_instances": -1, "more_bytes": -before.size_bytes, "more_news": 1}
+        connection.execute(count_series, series_counts(before.series_pk, now) | less)
+    # Version 1 here means: count it as what it is now, the instance that is there.
+    _count(connection, [(one, 1)], studies, series, now)
 
 
 def _instance_row(one: Incoming, version: int, series_pk: int, now: float) -> Values:
