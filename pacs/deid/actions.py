@@ -6,7 +6,7 @@ its VR on the way: a DS that is no number is not kept, because text may hide the
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pacs.deid.dates import clean_age, clean_time, shift_date, shift_date_time
 from pacs.deid.policy import Action
@@ -25,6 +25,8 @@ _DECIMAL = re.compile(rb" *[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?
 _INTEGER = re.compile(rb" *[+-]?[0-9]{1,12} *\Z")
 _CODE_STRING = re.compile(rb"[A-Za-z0-9 _./+-]{0,64}\Z")
 _CHARACTER_SETS = re.compile(rb"[A-Z0-9 _\\]{0,128}[ \0]?\Z")
+_NEVER_KEPT = frozenset({0x04000100, 0x0040A124})
+"""Digital Signature UID, and UID of a content item: Retain UIDs has no say on them (PS3.15 Table E.1-1)."""
 _BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _TEXT = frozenset({"LO", "SH", "ST", "LT", "UC", "UT", "CS"})
 _DUMMIES = {
@@ -34,13 +36,17 @@ _DUMMIES = {
 
 @dataclass(frozen=True)
 class Subject:
-    """Whom an element is about, as far as its treatment depends on it: patient, identity set, character sets."""
+    """Whom an element is about, as far as its treatment depends on it: patient, identity set, character sets.
+
+    `shift_days` is 0 where dates are kept; `keep_uids` says that the policy keeps UIDs (PS3.15 E.3.9).
+    """
 
     pseudonyms: Pseudonyms = field(repr=False)
     patient_id: str
     shift_days: int = field(repr=False)
     identity: Identity = field(repr=False)
     charsets: tuple[str, ...] = values.DEFAULT_CHARSETS
+    keep_uids: bool = False
 
 
 def apply(one: Element, action: Action, otherwise: Action, subject: Subject) -> Element | None:
@@ -142,6 +148,8 @@ def _map_text(one: Element, change: Callable[[str], str]) -> Element:
 def _map_uids(one: Element, otherwise: Action, subject: Subject) -> Element:
     if one.vr != "UI":
         return dummy(one, subject)
+    if subject.keep_uids and one.tag not in _NEVER_KEPT:
+        return _keep_uids(one, otherwise, replace(subject, keep_uids=False)) or one
     parts = bytes(one.value).decode("latin-1").split("\\")
     mapped = [subject.pseudonyms.uid(part.strip("\0 ")) if part.strip("\0 ") else "" for part in parts]
     return element(one.tag, "UI", "\\".join(mapped).encode("ascii"))
@@ -151,7 +159,7 @@ def _keep_uids(one: Element, otherwise: Action, subject: Subject) -> Element | N
     """Keep UIDs that name a class or definition; one that is no UID, or holds an identifier, is mapped."""
     parts = [part.strip("\0 ") for part in bytes(one.value).decode("latin-1").split("\\")]
     kept = all(not part or is_registered(part) or (is_uid(part) and not subject.identity.echoes(part)) for part in parts)
-    return one if kept else _map_uids(one, otherwise, subject)
+    return one if kept else _map_uids(one, otherwise, replace(subject, keep_uids=False))
 
 
 def _scrub(one: Element, otherwise: Action, subject: Subject) -> Element | None:
@@ -232,4 +240,5 @@ _APPLY: dict[Action, Callable[[Element, Action, Subject], Element | None]] = {
     Action.ACCESSION: _accession,
     Action.KEEP_CHARACTER_SET: _character_set,
     Action.KEEP_UID: _keep_uids,
+    Action.KEEP_MEANING: lambda one, otherwise, subject: one,
 }

@@ -22,8 +22,10 @@ _METHODS = 0x00120064
 _REBUILT = frozenset({IMPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN, "1.2.840.10008.1.2.1.99"})
 
 
-def attest(received: Received, policy: str) -> Deidentified:
+def attest(received: Received, policy: str, *, foreign_uids: bool = False) -> Deidentified:
     """Return a derived object as de-identified, element for element as it came; group lengths are left out.
+
+    With `foreign_uids` a study may have kept the UID it came with (a policy retains UIDs).
 
     Raises
     ------
@@ -44,7 +46,7 @@ def attest(received: Received, policy: str) -> Deidentified:
     }
     risk.check_uids(received.sop_class_uid, received.sop_instance_uid, sop_class_uid, uids)
     risk.check_class(sop_class_uid)
-    if not _OURS.match(study):
+    if not foreign_uids and not _OURS.match(study):
         raise Quarantined("the derived object belongs to no study of this archive")
     patient_id, patient_name = _first(by_tag.get(0x00100020)), _first(by_tag.get(0x00100010))
     if not _PATIENT.match(patient_id) or patient_name.rstrip("^") not in ("", patient_id, REMOVED):

@@ -1,16 +1,19 @@
 """Content items of structured reports and of what is built like them (PS3.15 E.3.4, Table E.3.4-1).
 
-The table speaks by concept name and value type. Items it does not name are treated by value type: text and names lose their
-content, dates move, references follow the new UIDs; numbers, codes and coordinates stay.
+The table speaks by concept name, in its own code or a retired one, and value type. Items it does not name are treated by value
+type: text and names lose their content, dates move, references follow the new UIDs; numbers, codes and coordinates stay.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pacs.deid.actions import Subject, text_of
 from pacs.deid.dates import OLDEST_YEARS
 from pacs.deid.policy import Action, Policy, Rule, content_actions
-from pacs.dicom.elements import find, items
+from pacs.deid.text import in_vocabulary
+from pacs.dicom.elements import element, find, items
 from pacs.model.instance import Element
+from pacs.standard import tables
 
 VALUE_TYPE = 0x0040A040
 CONCEPT_NAME = 0x0040A043
@@ -20,11 +23,9 @@ _MEASURED, _NUMERIC_VALUE = 0x0040A300, 0x0040A30A
 _SUBJECT_AGE = ("121033", "DCM")
 _VALUES = (_DATE_TIME, _DATE, _TIME, _PERSON, _UID, _TEXT)
 
-_PUBLIC_SCHEMES = frozenset(
-    "ACR BARI BI C4 C5 CD2 CTCAE DC DCM DCMUID FMA HCPCS I10 I10P I9 I9C IBSI ICDO3 ISO3166_1 ISO639_1 ISO639_2 ITIS_TSN LN MA "
-    "MDC MDNS MGI MSH NCIt NDC NEU NICIP RADELEMENT RADLEX RFC3066 RFC5646 SCPECG SCT SNM3 SRT UBERON UCUM UMLS UNS UPC".split()
-)
-"""Coding schemes of PS3.16 section 8 whose meanings are published: one is scrubbed, not cleaned word by word."""
+_LONGEST_MEANING = 64
+_SCRUBBED, _CLEANED = Rule(Action.SCRUB, Action.DUMMY), Rule(Action.CLEAN, Action.DUMMY)
+_PUBLISHED = Rule(Action.KEEP_MEANING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,11 @@ def item_rules(item: Sequence[Element], policy: Policy, referenced: bool) -> Ite
         Some item of the document is referred to by its place (PS3.3 C.17.3.2.5): then nothing may be taken out, only blanked.
     """
     value_type = _word(item, VALUE_TYPE)
-    code, scheme = concept(item)
+    code, scheme = tables.current_code(*concept(item))
     row = content_actions().get((code, scheme, value_type))
     options = frozenset(policy.options)
     chosen = [action for option, action in row.options.items() if option in options] if row is not None else []
-    dated = "retain_long_modified_dates" in options
+    dated = policy.temporal != "REMOVED"
     if value_type in ("IMAGE", "COMPOSITE", "WAVEFORM", "UIDREF"):
         return Item()
     if row is not None and not chosen and row.basic == "X" and not referenced:
@@ -79,14 +80,19 @@ def concept(item: Sequence[Element]) -> tuple[str, str]:
     return (_word(coded[0], _CODE_VALUE), _word(coded[0], _SCHEME)) if coded else ("", "")
 
 
-def meaning_rule(item: Sequence[Element]) -> Rule | None:
-    """Return the rule for Code Meaning in a coded entry, or None where the item is none.
+def meaning(one: Element, item: Sequence[Element], subject: Subject) -> tuple[Element, Rule]:
+    """Return Code Meaning of a coded entry as it may stand, and the rule for what is left of it.
 
-    A name can stand there, and did. Meanings of published schemes are scrubbed; of private ones only known words stay.
+    A name can stand there, and did. What PS3.16 says the code means is written in place of anything but known words; where it
+    says nothing, text is cleaned like a descriptor, whatever the scheme claims to be.
     """
-    if find(item, _MEANING) is None:
-        return None
-    return Rule(Action.SCRUB if _word(item, _SCHEME) in _PUBLIC_SCHEMES else Action.CLEAN, Action.DUMMY)
+    text = text_of(one, subject)
+    if in_vocabulary(text) and text.isascii():
+        return one, _SCRUBBED
+    published = tables.code_meaning(_word(item, _CODE_VALUE), _word(item, _SCHEME))
+    if not published or not published.isascii() or len(published) > _LONGEST_MEANING or subject.identity.echoes(published):
+        return one, _CLEANED
+    return (one if published == text else element(_MEANING, "LO", published.encode("ascii"))), _PUBLISHED
 
 
 def _number(item: Sequence[Element]) -> float:

@@ -19,24 +19,38 @@ CODES = frozenset(
 """Attributes whose whole value tells who or where: IDs, accession and order numbers, phones, addresses, institution,
 station."""
 
+_INSTITUTION = frozenset({0x00080080, 0x00080081, 0x00080092, 0x00081040})
+_DEVICE = frozenset({0x00081010, 0x00181000})
+"""Of these, what Retain Institution Identity and Retain Device Identity leave: it identifies nobody any more."""
+
+
+def codes_for(options: Iterable[str]) -> frozenset[int]:
+    """Return the attributes of `CODES` that identify under a policy with these options."""
+    chosen = set(options)
+    kept = _INSTITUTION if "retain_institution_identity" in chosen else frozenset()
+    return CODES - kept - (_DEVICE if "retain_device_identity" in chosen else frozenset())
+
+
 Found = tuple[frozenset[str], frozenset[str]]
 """Person names and other identifiers, as they stand."""
 NOBODY: Found = (frozenset(), frozenset())
 
 
-def named_in(elements: Iterable[Element], charsets: tuple[str, ...], depth: int = 0) -> Found:
+def named_in(
+    elements: Iterable[Element], charsets: tuple[str, ...], depth: int = 0, identifying: frozenset[int] = CODES
+) -> Found:
     """Return the person names and identifiers in these elements and everything nested in them."""
     names: set[str] = set()
     codes: set[str] = set()
     for one in elements:
         if one.tag == values.SPECIFIC_CHARACTER_SET:
             charsets = values.charsets_of(bytes(one.value))
-        elif one.vr == "PN" or one.tag in CODES:
+        elif one.vr == "PN" or one.tag in identifying:
             found = named_by(one, charsets)
             names |= found[0]
             codes |= found[1]
         elif one.vr == "SQ":
-            found = named_within(one, charsets, depth)
+            found = named_within(one, charsets, depth, identifying)
             names |= found[0]
             codes |= found[1]
     return frozenset(names), frozenset(codes)
@@ -53,7 +67,7 @@ def named_by(one: Element, charsets: tuple[str, ...]) -> Found:
     )
 
 
-def named_within(one: Element, charsets: tuple[str, ...], depth: int) -> Found:
+def named_within(one: Element, charsets: tuple[str, ...], depth: int, identifying: frozenset[int] = CODES) -> Found:
     """Return what the items of a sequence name. A private sequence that cannot be parsed names nobody: it will not be kept."""
     if depth > DEEPEST:
         raise NotUnderstood(f"sequences are nested deeper than {DEEPEST}")
@@ -63,7 +77,7 @@ def named_within(one: Element, charsets: tuple[str, ...], depth: int) -> Found:
         if one.tag >> 16 & 1:
             return NOBODY
         raise
-    found = [named_in(item, charsets, depth + 1) for item in inside]
+    found = [named_in(item, charsets, depth + 1, identifying) for item in inside]
     if not found:
         return NOBODY
     return frozenset().union(*(names for names, _ in found)), frozenset().union(*(codes for _, codes in found))

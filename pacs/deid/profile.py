@@ -1,30 +1,33 @@
 """De-identification on arrival: Received ▶ Deidentified (PS3.15 Annex E).
 
-`Deidentifier` puts the rooms' parts in order: refuse what cannot be made safe, gather whom the object names, treat every
-element by the tables, search once more for what may have been left, and write down what was done. The same input gives the same
-output in every process; nothing here has a clock or a counter. Attribute rules are in `policy.py`, the engine in `walk.py`.
+`Deidentifier` chooses the policy by who sent the object, and puts the room's parts in order: refuse what cannot be made safe,
+gather whom the object names, treat every element by the tables, search once more for what may have been left, and write down
+what was done. The same input gives the same output in every process; nothing here has a clock or a counter. Attribute rules
+are in `policy.py`, the engine in `walk.py`.
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
-from pacs.deid import graphics, people, policy, risk, walk
+from pacs.deid import graphics, markers, people, risk, walk
 from pacs.deid.actions import Subject
 from pacs.deid.attest import attest
-from pacs.deid.policy import POLICIES, Rules
+from pacs.deid.policy import BASIC_PROFILE, METHODS, POLICIES, Policy, Rules, digest
 from pacs.deid.pseudonym import Pseudonyms
 from pacs.deid.residue import Needles, search
 from pacs.deid.taken import collect
 from pacs.deid.text import identity
-from pacs.dicom import part10, values
-from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, element, read, sequence
+from pacs.dicom import values
+from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, element, read
 from pacs.model.errors import ConfigurationError, NotUnderstood, SOPClassNotSupported
 from pacs.model.instance import Deidentified, Element, InstanceKey, Received
 from pacs.standard import tables
 
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
+_UIDS = (_STUDY, _SERIES, _SOP_INSTANCE)
 _PATIENT_ID, _ISSUER, _CHARSET, _FRAME_OF_REFERENCE = 0x00100020, 0x00100021, 0x00080005, 0x00200052
 _IMAGE_TYPE, _BURNED_IN = 0x00080008, 0x00280301
 _NATIVE = frozenset({IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN, "1.2.840.10008.1.2.1.99"})
@@ -44,29 +47,54 @@ class _Patient:
 
 
 class Deidentifier:
-    """De-identifies by one policy under one identity key; safe to share between threads.
+    """De-identifies under one identity key; safe to share between threads.
 
     Parameters
     ----------
     policy : str
-        A name in `POLICIES`: "basic" or "research".
+        A name in `policies`: what holds where `by_source` says nothing.
     identity_key : bytes
         The secret that pseudonyms and date shifts hang on; another key makes unrelated ones.
     site : str
         Divides one key among several archives.
+    policies : mapping of str to Policy
+        What there is to choose from; see `pacs.deid.policy.with_own`.
+    by_source : mapping of str to str
+        Which policy is for whom: a calling AE title or whatever `Received.source` says, with * and ? as in file names, or a
+        door ("storage-scu", "stow", "import"). A source goes before a pattern, a pattern before a door.
+    clinical_trial : mapping of str to str
+        Keyword -> value for the Clinical Trial modules; see `pacs.deid.markers.clinical_trial`.
     collect_taken : bool
         Say what was taken away, too, for the identity vault.
     """
 
-    def __init__(self, policy: str, identity_key: bytes, site: str = "", *, collect_taken: bool = False) -> None:
-        if policy not in POLICIES:
-            raise ConfigurationError(f"deid.policy must be one of {', '.join(sorted(POLICIES))}")
-        self.policy = POLICIES[policy]
-        self.policy_digest = _digest(policy)
+    def __init__(
+        self,
+        policy: str,
+        identity_key: bytes,
+        site: str = "",
+        *,
+        policies: Mapping[str, Policy] = POLICIES,
+        by_source: Mapping[str, str] | None = None,
+        clinical_trial: Mapping[str, str] | None = None,
+        collect_taken: bool = False,
+    ) -> None:
+        self._by_source = dict(by_source or {})
+        for setting, name in (
+            ("deid.policy", policy),
+            *((f"deid.by_source.{key}", name) for key, name in self._by_source.items()),
+        ):
+            if name not in policies:
+                raise ConfigurationError(f"{setting} must be one of {', '.join(sorted(policies))}")
+        self.policies = policies
+        self.policy = policies[policy]
+        self.policy_digest = digest(self.policy)
+        self._trial = markers.clinical_trial(clinical_trial or {})
+        self._keeps_uids = any("retain_uids" in policies[name].options for name in (policy, *self._by_source.values()))
         self._pseudonyms = Pseudonyms(identity_key + site.encode())
         self._collect_taken = collect_taken
-        self._rules: dict[str, Rules] = {}
-        self._patients: OrderedDict[tuple[str, str, str], _Patient] = OrderedDict()
+        self._rules: dict[tuple[str, str], Rules] = {}
+        self._patients: OrderedDict[tuple[str, str, str, str], _Patient] = OrderedDict()
         self._lock = threading.Lock()
 
     def deidentify(self, received: Received) -> Deidentified:
@@ -90,18 +118,30 @@ class Deidentifier:
         if 0x00041220 in by_tag:
             raise SOPClassNotSupported("a media directory is not an instance; send the files that it names")
         sop_class_uid, uids = self._checked(received, by_tag)
-        patient = self._patient(by_tag, uids["Study Instance UID (0020,000D)"])
-        memory, needles = self._memory(patient, elements, by_tag, sop_class_uid)
+        policy = self.policy_for(received)
+        patient = self._patient(policy, by_tag, uids["Study Instance UID (0020,000D)"])
+        memory, needles = self._memory(policy, patient, elements, by_tag, sop_class_uid)
         planes = graphics.embedded_planes(elements) if any(0x60000102 <= tag <= 0x60FF0102 for tag in by_tag) else []
-        kept = walk.deidentify(elements, memory)
-        originals = [
-            uid
-            for uid in (*uids.values(), _text(by_tag, _FRAME_OF_REFERENCE))
-            if self._pseudonyms.uid(uid) != uid and len(uid) > 8
-        ]
+        walked = walk.deidentify(elements, memory)
+        kept = walked.kept
+        keeps_uids = memory.subject.keep_uids
+        originals = (
+            []
+            if keeps_uids
+            else [
+                uid
+                for uid in (*uids.values(), _text(by_tag, _FRAME_OF_REFERENCE))
+                if self._pseudonyms.uid(uid) != uid and len(uid) > 8
+            ]
+        )
         search(kept, needles, memory.harmless, originals)
-        kept = self._finished(kept, by_tag, received.transfer_syntax_uid, elements, planes, patient.patient_id)
-        study, series, instance = (self._pseudonyms.uid(uid) for uid in uids.values())
+        methods = _methods(policy, walked, by_tag, planes)
+        kept = self._finished(kept, by_tag, elements, planes, patient.patient_id, policy, methods)
+        by_kept = {one.tag: one for one in kept} if keeps_uids else {}
+        study, series, instance = (
+            _text(by_kept, tag) if keeps_uids else self._pseudonyms.uid(uid)
+            for tag, uid in zip(_UIDS, uids.values(), strict=True)
+        )
         return Deidentified(
             key=InstanceKey(study, series, instance),
             sop_class_uid=sop_class_uid,
@@ -109,14 +149,24 @@ class Deidentifier:
             transfer_syntax_uid=EXPLICIT_LITTLE_ENDIAN
             if received.transfer_syntax_uid in _NATIVE
             else received.transfer_syntax_uid,
-            methods=self._methods(by_tag),
-            policy=self.policy.name,
+            methods=methods,
+            policy=policy.name,
+            report=walked.report,
             taken=collect(elements, kept, patient.patient_id) if self._collect_taken else None,
         )
 
     def attest(self, received: Received) -> Deidentified:
         """Return an object that a processor made from instances of this archive; see `pacs.deid.attest`."""
-        return attest(received, self.policy.name)
+        return attest(received, self.policy.name, foreign_uids=self._keeps_uids)
+
+    def policy_for(self, received: Received) -> Policy:
+        """Return the policy for what came from this source through this door."""
+        if not self._by_source:
+            return self.policy
+        name = self._by_source.get(received.source)
+        if name is None:
+            name = next((name for key, name in self._by_source.items() if fnmatchcase(received.source, key)), None)
+        return self.policies[name or self._by_source.get(received.origin.value, self.policy.name)]
 
     def pseudonymous_uid(self, uid: str) -> str:
         """Return the UID by which this archive knows the instance, series or study `uid`."""
@@ -142,10 +192,10 @@ class Deidentifier:
             raise NotUnderstood("Pixel Data is not encoded as its transfer syntax says")
         return sop_class_uid, uids
 
-    def _patient(self, by_tag: Mapping[int, Element], study_instance_uid: str) -> _Patient:
+    def _patient(self, policy: Policy, by_tag: Mapping[int, Element], study_instance_uid: str) -> _Patient:
         """Return the memory of this object's patient, and of nobody else."""
         patient_id, issuer = _text(by_tag, _PATIENT_ID), _text(by_tag, _ISSUER)
-        key = (patient_id, issuer, "" if patient_id else study_instance_uid)
+        key = (patient_id, issuer, "" if patient_id else study_instance_uid, policy.name)
         with self._lock:
             known = self._patients.get(key)
             if known is None:
@@ -162,14 +212,19 @@ class Deidentifier:
         return known
 
     def _memory(
-        self, patient: _Patient, elements: Sequence[Element], by_tag: Mapping[int, Element], sop_class_uid: str
+        self,
+        policy: Policy,
+        patient: _Patient,
+        elements: Sequence[Element],
+        by_tag: Mapping[int, Element],
+        sop_class_uid: str,
     ) -> tuple[walk.Memory, Needles]:
         """Return what to remember by, for this patient, IOD, character set and everybody this object names."""
         declared = by_tag.get(_CHARSET)
         charsets = values.charsets_of(bytes(declared.value)) if declared is not None else values.DEFAULT_CHARSETS
         naming: list[object] = [sop_class_uid, charsets]
         nested = patient.nested
-        codes = people.CODES
+        codes = people.codes_for(policy.options)
         for one in elements:
             if one.vr == "PN" or one.tag in codes:
                 naming.append((one.tag, bytes(one.value)))
@@ -179,43 +234,50 @@ class Deidentifier:
                     if found is None:
                         if len(nested) >= _SEQUENCES_REMEMBERED:
                             nested.clear()
-                        found = nested[one.tag, one.value] = people.named_within(one, charsets, 0)
+                        found = nested[one.tag, one.value] = people.named_within(one, charsets, 0, codes)
                 else:
-                    found = people.named_within(one, charsets, 0)
+                    found = people.named_within(one, charsets, 0, codes)
                 if found != people.NOBODY:
                     naming.append(found)
         key = tuple(naming)
         known = patient.memories.get(key)
         if known is None:
-            names, identifiers = people.named_in(elements, charsets)
+            names, identifiers = people.named_in(elements, charsets, 0, codes)
             who = identity(names, identifiers)
             subject = Subject(
-                self._pseudonyms, patient.patient_id, self._pseudonyms.shift_days(patient.patient_id), who, charsets
+                self._pseudonyms,
+                patient.patient_id,
+                self._pseudonyms.shift_days(patient.patient_id) if policy.temporal == "MODIFIED" else 0,
+                who,
+                charsets,
+                keep_uids="retain_uids" in policy.options,
             )
-            known = (walk.Memory(self._rules_of(sop_class_uid), subject), Needles(who))
+            known = (walk.Memory(self._rules_of(policy, sop_class_uid), subject), Needles(who))
             if len(patient.memories) >= _SUBJECTS_REMEMBERED:
                 patient.memories.clear()
             patient.memories[key] = known
         return known
 
-    def _rules_of(self, sop_class_uid: str) -> Rules:
+    def _rules_of(self, policy: Policy, sop_class_uid: str) -> Rules:
         iod = tables.iod_of(sop_class_uid)
-        rules = self._rules.get(iod)
+        rules = self._rules.get((policy.name, iod))
         if rules is None:
-            rules = self._rules[iod] = Rules(self.policy, iod)
+            rules = self._rules[policy.name, iod] = Rules(policy, iod)
         return rules
 
     def _finished(
         self,
         kept: list[Element],
         by_tag: Mapping[int, Element],
-        transfer_syntax_uid: str,
         elements: Sequence[Element],
         planes: Sequence[int],
         patient_id: str,
+        policy: Policy,
+        methods: tuple[str, ...],
     ) -> list[Element]:
         """Add the patient's pseudonym where the sender left the element out, the markers, and tidy Pixel Data."""
-        added = list(_markers(self.policy.name, self._methods(by_tag)))
+        added = list(markers.of(policy, methods))
+        added += markers.of_subject(self._trial, patient_id)
         if 0x00100010 not in by_tag:
             added.append(element(0x00100010, "PN", patient_id.encode("ascii")))
         if 0x00100020 not in by_tag:
@@ -229,11 +291,17 @@ class Deidentifier:
         kept.sort(key=_tag)
         return kept
 
-    def _methods(self, by_tag: Mapping[int, Element]) -> tuple[str, ...]:
-        """Return the codes of CID 7050 that hold for this object; 113103 only where no vector graphics are left to doubt."""
-        if "clean_graphics" in self.policy.options and 0x00700001 not in by_tag:
-            return tuple(sorted((*self.policy.methods, "113103")))
-        return self.policy.methods
+
+def _methods(policy: Policy, walked: walk.Walked, by_tag: Mapping[int, Element], planes: Sequence[int]) -> tuple[str, ...]:
+    """Return the codes of CID 7050 for what was done on this object: an option that found nothing here is not claimed.
+
+    113103 only where graphics were taken out; drawn lines that were kept (0070,0001) may be handwriting. 113101 and 113102 are
+    for those who clean pixels to add.
+    """
+    done = set(walked.options - {"clean_graphics"})
+    if "clean_graphics" in policy.options and 0x00700001 not in by_tag and (planes or walked.report.get(walk.GRAPHICS_REMOVED)):
+        done.add("clean_graphics")
+    return (BASIC_PROFILE, *sorted(METHODS[option] for option in done))
 
 
 def _tag(one: Element) -> int:
@@ -243,36 +311,3 @@ def _tag(one: Element) -> int:
 def _text(by_tag: Mapping[int, Element], tag: int) -> str:
     one = by_tag.get(tag)
     return bytes(one.value).decode("latin-1").strip("\0 ") if one is not None and one.vr != "SQ" else ""
-
-
-_marker_cache: dict[tuple[str, tuple[str, ...]], tuple[Element, ...]] = {}
-_digests: dict[str, str] = {}
-
-
-def _digest(name: str) -> str:
-    if name not in _digests:
-        _digests[name] = policy.digest(POLICIES[name])
-    return _digests[name]
-
-
-def _markers(name: str, methods: tuple[str, ...]) -> tuple[Element, ...]:
-    """Return what says that and how the object was de-identified (PS3.3 C.7.1.1, C.12.1; PS3.15 E.1.1)."""
-    known = _marker_cache.get((name, methods))
-    if known is None:
-        tool = f"mini-pacs {part10.IMPLEMENTATION_VERSION_NAME}\\PS3.15 2026d {name} {_digest(name)}"
-        meanings = tables.deidentification_methods()
-        codes = [
-            [
-                element(0x00080100, "SH", code.encode("ascii")),
-                element(0x00080102, "SH", b"DCM"),
-                element(0x00080104, "LO", meanings[code].encode("ascii")),
-            ]
-            for code in methods
-        ]
-        known = _marker_cache[name, methods] = (
-            element(0x00120062, "CS", b"YES"),
-            element(0x00120063, "LO", tool.encode("ascii")),
-            sequence(0x00120064, codes),
-            element(0x00280303, "CS", POLICIES[name].temporal.encode("ascii")),
-        )
-    return known

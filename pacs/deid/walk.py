@@ -1,9 +1,11 @@
 """The engine: every element of every item, to any depth, by the rules of one policy.
 
 Stays on the encoded data set. Within a series most elements repeat byte for byte, so what became of an element is remembered
-by (tag, VR, value) in the memory of one patient, one identity set and one IOD, and of nobody else.
+by (tag, VR, value) in the memory of one patient, one identity set and one IOD, and of nobody else. What became of each is
+noted as a fate, a word or two that hold no value; of the fates the report and the claims of an instance are made.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,11 +19,27 @@ from pacs.model.instance import Element
 
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _MEANING = 0x00080104
-_MARKER: Element = Element(0, "", b"", b"")
 _MOST_REMEMBERED = 2048
 _LARGEST_REMEMBERED = 2048
 """Entries, and bytes of a value: some megabytes for a patient at most."""
 _NUMBERS = frozenset({"US", "SS", "UL", "SL", "FL", "FD"})
+
+KEPT, REMOVED, EMPTIED, REPLACED, CLEANED = "kept", "removed", "emptied", "replaced", "cleaned"
+UIDS, DATES, PSEUDONYMS = "uids_replaced", "dates_moved", "pseudonyms"
+PRIVATE_KEPT, PRIVATE_REMOVED, GRAPHICS_REMOVED, ITEMS_REMOVED = (
+    "private_kept", "private_removed", "graphics_removed", "content_items_removed"
+)  # fmt: skip
+FATES = (
+    KEPT, REMOVED, EMPTIED, REPLACED, CLEANED, UIDS, DATES, PSEUDONYMS, PRIVATE_KEPT, PRIVATE_REMOVED, GRAPHICS_REMOVED,
+    ITEMS_REMOVED,
+)  # fmt: skip
+"""What can become of an element: the keys of a report."""
+_BY_ACTION = {
+    Action.EMPTY: EMPTIED, Action.DUMMY: REPLACED, Action.UID: UIDS, Action.KEEP_UID: UIDS, Action.SHIFT: DATES,
+    Action.CLEAN: CLEANED, Action.SCRUB: CLEANED, Action.KEEP: CLEANED, Action.PATIENT_NAME: PSEUDONYMS,
+    Action.PATIENT_ID: PSEUDONYMS, Action.ACCESSION: PSEUDONYMS,
+}  # fmt: skip
+_Treated = tuple[Element | None, tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -30,72 +48,98 @@ class Memory:
 
     rules: Rules
     subject: Subject
-    top: dict[int, Rule] = field(default_factory=dict, repr=False)
-    treated: dict[tuple[int, str, bytes], Element | None] = field(default_factory=dict, repr=False)
+    top: dict[int, tuple[Rule, Action, str]] = field(default_factory=dict, repr=False)
+    treated: dict[tuple[int, str, bytes], _Treated] = field(default_factory=dict, repr=False)
+    privates: dict[tuple[int, str, bytes, str], _Treated] = field(default_factory=dict, repr=False)
     harmless: set[bytes] = field(default_factory=set, repr=False)
 
 
-def deidentify(elements: Sequence[Element], memory: Memory) -> list[Element]:
-    """Return the top-level elements without identity, in tag order."""
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What came of a walk.
+
+    `report` counts fates; `options` are the options of Table E.1-1 that had something to say on this instance.
+    """
+
+    kept: list[Element] = field(repr=False)
+    report: dict[str, int]
+    options: frozenset[str]
+
+
+def deidentify(elements: Sequence[Element], memory: Memory) -> Walked:
+    """Treat the top-level elements; what is kept comes in tag order."""
     kept: list[Element] = []
+    fates: list[str] = []
     rules, subject, treated = memory.rules, memory.subject, memory.treated
     top = memory.top
     privates: list[Element] = []
     for one in elements:
         tag = one.tag
-        if tag in PIXELS:
-            kept.append(one)
-            continue
-        rule = top.get(tag)
-        if rule is None:
-            rule = top[tag] = rules.rule("", tag)
-        action = rule.action
+        known = top.get(tag)
+        if known is None:
+            rule = rules.rule("", tag)
+            if tag in PIXELS:
+                rule = Rule(Action.KEEP)
+            known = top[tag] = (rule, rule.action, _noted(KEPT, rule) if rule.action is Action.KEEP else _gone(tag, rule))
+        rule, action, fate = known
         if action is Action.REMOVE:
+            fates.append(fate)
             continue
         if action is Action.PRIVATE:
             privates.append(one)
             continue
         value = one.value
-        if action is Action.KEEP and one.vr in _NUMBERS:
+        if action is Action.KEEP and (one.vr in _NUMBERS or tag in PIXELS):
             kept.append(one)
+            fates.append(fate)
         elif isinstance(value, bytes) and len(value) <= _LARGEST_REMEMBERED:
             key = (tag, one.vr, value)
-            found = treated.get(key, _MARKER)
-            if found is _MARKER:
-                found = treat(one, rule, rules, subject, "", 0)
+            done = treated.get(key)
+            if done is None:
+                noted: list[str] = []
+                found = treat(one, rule, rules, subject, "", 0, noted)
                 if len(treated) >= _MOST_REMEMBERED:
                     treated.clear()
-                treated[key] = found
-            if found is not None:
-                kept.append(found)
+                done = treated[key] = (found, tuple(noted))
+            if done[0] is not None:
+                kept.append(done[0])
+            fates += done[1]
         else:
-            found = treat(one, rule, rules, subject, "", 0)
+            found = treat(one, rule, rules, subject, "", 0, fates)
             if found is not None:
                 kept.append(found)
     if privates:
-        safe = _privates(privates, rules, subject, "", 0)
+        safe = _privates(privates, private.declared(elements), rules, subject, "", 0, fates, memory.privates)
         if safe:
             kept += safe
             kept.sort(key=lambda one: one.tag)
-    return kept
+    return _walked(kept, fates)
 
 
-def treat(one: Element, rule: Rule, rules: Rules, subject: Subject, path: str, depth: int) -> Element | None:
-    """Return what stands in the place of `one`, which lies at `path`."""
+def treat(
+    one: Element, rule: Rule, rules: Rules, subject: Subject, path: str, depth: int, fates: list[str] | None = None
+) -> Element | None:
+    """Return what stands in the place of `one`, which lies at `path`; what became of it and all within goes to `fates`."""
+    fates = [] if fates is None else fates
     if one.vr != "SQ":
-        return apply(one, rule.action, rule.otherwise, subject)
+        found = apply(one, rule.action, rule.otherwise, subject)
+        fates.append(_fate(one, found, rule))
+        return found
     if rule.action is Action.REMOVE:
+        fates.append(_noted(REMOVED, rule))
         return None
     if rule.action is Action.EMPTY:
+        fates.append(_noted(EMPTIED, rule))
         return sequence(one.tag, ())
     if depth > DEEPEST:
         raise NotUnderstood(f"sequences are nested deeper than {DEEPEST}")
     inside = items(one.value)
     below = f"{path}{one.tag:08X}/"
+    fates.append(_noted(KEPT, rule))
     if rule.action is Action.CONTENT:
-        return sequence(one.tag, _content(inside, rules, subject, below, depth + 1, _is_referenced(one)))
+        return sequence(one.tag, _content(inside, rules, subject, below, depth + 1, _is_referenced(one), fates))
     blank = rule.action in (Action.DUMMY, Action.RECURSE_DUMMY)
-    return sequence(one.tag, [_item(item, rules, subject, below, depth + 1, blank=blank) for item in inside])
+    return sequence(one.tag, [_item(item, rules, subject, below, depth + 1, fates, blank=blank) for item in inside])
 
 
 def _item(
@@ -104,6 +148,7 @@ def _item(
     subject: Subject,
     path: str,
     depth: int,
+    fates: list[str],
     *,
     blank: bool = False,
     referenced: bool = False,
@@ -113,7 +158,6 @@ def _item(
     declared = find(item, values.SPECIFIC_CHARACTER_SET)
     if declared is not None:
         subject = replace(subject, charsets=values.charsets_of(bytes(declared.value)))
-    meaning = content.meaning_rule(item)
     kept: list[Element] = []
     has_private = False
     for one in item:
@@ -124,26 +168,35 @@ def _item(
         rule = overrides.get(tag) if overrides else None
         if rule is None:
             rule = rules.rule(path, tag)
-            if tag == _MEANING and meaning is not None:
-                rule = meaning
+            if tag == _MEANING and not blank:
+                one, rule = content.meaning(one, item, subject)
             if blank:
                 rule = _blanked(rule, one)
         if rule.action is Action.CONTENT and one.vr == "SQ":
+            fates.append(_noted(KEPT, rule))
             found: Element | None = sequence(
-                tag, _content(items(one.value), rules, subject, f"{path}{tag:08X}/", depth + 1, referenced)
+                tag, _content(items(one.value), rules, subject, f"{path}{tag:08X}/", depth + 1, referenced, fates)
             )
         else:
-            found = treat(one, rule, rules, subject, path, depth)
+            found = treat(one, rule, rules, subject, path, depth, fates)
         if found is not None:
             kept.append(found)
     if has_private and "retain_safe_private" in rules.policy.options:
-        kept += _privates(item, rules, subject, path, depth)
+        kept += _privates(item, private.declared(item), rules, subject, path, depth, fates, {})
         kept.sort(key=lambda one: one.tag)
+    elif has_private:
+        fates.append(PRIVATE_REMOVED)
     return kept
 
 
 def _content(
-    inside: Sequence[Sequence[Element]], rules: Rules, subject: Subject, path: str, depth: int, referenced: bool
+    inside: Sequence[Sequence[Element]],
+    rules: Rules,
+    subject: Subject,
+    path: str,
+    depth: int,
+    referenced: bool,
+    fates: list[str],
 ) -> list[list[Element]]:
     if depth > DEEPEST:
         raise NotUnderstood(f"sequences are nested deeper than {DEEPEST}")
@@ -152,8 +205,10 @@ def _content(
         chosen = (
             content.item_rules(item, rules.policy, referenced) if find(item, content.VALUE_TYPE) is not None else content.Item()
         )
-        if not chosen.removed:
-            kept.append(_item(item, rules, subject, path, depth, referenced=referenced, overrides=chosen.overrides))
+        if chosen.removed:
+            fates.append(ITEMS_REMOVED)
+        else:
+            kept.append(_item(item, rules, subject, path, depth, fates, referenced=referenced, overrides=chosen.overrides))
     return kept
 
 
@@ -168,37 +223,111 @@ def _blanked(rule: Rule, one: Element) -> Rule:
 
 def _privates(
     elements: Sequence[Element],
+    declared: Mapping[tuple[int, str], private.Declared],
     rules: Rules,
     subject: Subject,
     path: str,
     depth: int,
+    fates: list[str],
+    remembered: dict[tuple[int, str, bytes, str], _Treated],
 ) -> list[Element]:
     """Return the safe private elements of one data set or item, and the creators of their blocks."""
     blocks = private.blocks(elements)
-    if not blocks:
-        return []
     kept: list[Element] = []
     used: set[int] = set()
+    lost = 0
     for one in elements:
-        creator = blocks.get(one.tag >> 8)
-        known = private.safe(one, creator) if creator else None
-        if known is None:
+        tag = one.tag
+        creator = blocks.get(tag >> 8)
+        if creator is None:
+            lost += tag >> 16 & 1 and tag & 0xFFFF > 0xFF
             continue
-        if known.vr == "SQ":
-            found = treat(known, Rule(Action.RECURSE), rules, subject, path, depth)
-        else:
-            action = (
-                Action.SHIFT if known.vr in ("DA", "DT") else Action.KEEP if known.vr not in _PRIVATE_TEXT else Action.CLEAN
-            )
-            found = apply(known, action, Action.REMOVE, subject)
-        if found is not None:
-            kept.append(found)
-            used.add(one.tag >> 8)
+        value = one.value
+        key = (tag, one.vr, value, creator) if isinstance(value, bytes) and len(value) <= _LARGEST_REMEMBERED else None
+        done = remembered.get(key) if key is not None and not declared else None
+        if done is None:
+            noted: list[str] = []
+            found = _private(one, creator, declared, rules, subject, path, depth, noted)
+            done = (found, tuple(noted))
+            if key is not None and not declared:
+                if len(remembered) >= _MOST_REMEMBERED:
+                    remembered.clear()
+                remembered[key] = done
+        fates += done[1]
+        if done[0] is not None:
+            kept.append(done[0])
+            used.add(tag >> 8)
+    if lost:
+        fates += [PRIVATE_REMOVED] * lost
     kept += [element((block >> 8 << 16) | (block & 0xFF), "LO", blocks[block].encode("latin-1")) for block in used]
     return kept
 
 
+def _private(
+    one: Element,
+    creator: str,
+    declared: Mapping[tuple[int, str], private.Declared],
+    rules: Rules,
+    subject: Subject,
+    path: str,
+    depth: int,
+    fates: list[str],
+) -> Element | None:
+    known = private.safe(one, creator)
+    if known is None:
+        fates.append(PRIVATE_REMOVED)
+        return None
+    said = declared.get((one.tag >> 16, creator))
+    asked = said.action(one.tag & 0xFF) if said is not None else None
+    if asked is not None:
+        found = treat(known, Rule(asked), rules, subject, path, depth)
+    elif known.vr == "SQ":
+        found = treat(known, Rule(Action.RECURSE), rules, subject, path, depth, fates)
+    elif known.vr in ("DA", "DT"):
+        found = apply(known, rules.date, Action.REMOVE, subject)
+    elif known.vr in ("DS", "IS") and subject.identity.echoes(bytes(known.value).decode("latin-1")):
+        found = None
+    else:
+        found = apply(known, Action.CLEAN if known.vr in _PRIVATE_TEXT else Action.KEEP, Action.REMOVE, subject)
+    fates.append(_noted(PRIVATE_KEPT, _SAFE) if found is not None else PRIVATE_REMOVED)
+    return found
+
+
+_SAFE = Rule(Action.KEEP, option="retain_safe_private")
 _PRIVATE_TEXT = frozenset({"LO", "SH", "ST", "LT", "UC", "UT"})
+
+
+def _walked(kept: list[Element], fates: list[str]) -> Walked:
+    report: dict[str, int] = {}
+    options = set()
+    for fate, count in Counter(fates).items():
+        word, _, option = fate.partition("|")
+        report[word] = report.get(word, 0) + count
+        if option:
+            options.add(option)
+    return Walked(kept, report, frozenset(options))
+
+
+def _fate(one: Element, found: Element | None, rule: Rule) -> str:
+    if found is None:
+        return _noted(REMOVED, rule)
+    if found is one or found.value == one.value:
+        return _noted(KEPT, rule)
+    if not len(found.value):
+        return _noted(EMPTIED, rule)
+    return _noted(_BY_ACTION.get(rule.action, CLEANED), rule)
+
+
+def _gone(tag: int, rule: Rule) -> str:
+    """Return the fate of an element that is removed unseen."""
+    group = tag >> 16
+    if group & 1:
+        return PRIVATE_REMOVED
+    return GRAPHICS_REMOVED if 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF else _noted(REMOVED, rule)
+
+
+def _noted(fate: str, rule: Rule) -> str:
+    return f"{fate}|{rule.option}" if rule.option else fate
 
 
 def _is_referenced(one: Element) -> bool:

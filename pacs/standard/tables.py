@@ -106,6 +106,42 @@ def safe_private_rows() -> tuple[SafePrivateRow, ...]:
 
 
 @cache
+def numeric_private_rows() -> frozenset[tuple[int, int, str, str]]:
+    """Numeric private elements that TCIA keeps, beyond Table E.3.10-1: (group, low byte of the element, creator, VR)."""
+    return frozenset(
+        (int(group, 16), int(number, 16), creator, vr)
+        for group, number, creator, vrs in _load("tcia_numeric.json")["rows"]
+        for vr in vrs
+    )
+
+
+def code_meaning(code: str, scheme: str) -> str:
+    """Return the meaning that PS3.16 gives a code, or "" if it has none; retired SNOMED-RT codes have their successor's."""
+    meanings = _codes()["meanings"]
+    successor = current_code(code, scheme)
+    return str(meanings.get(successor[1], {}).get(successor[0], ""))
+
+
+def current_code(code: str, scheme: str) -> tuple[str, str]:
+    """Return (code, scheme), a retired SNOMED-RT code (SRT, SNM3, 99SDM) replaced by its successor (PS3.16 section 8)."""
+    if scheme in RETIRED_SNOMED:
+        successor = _codes()["srt_to_sct"].get(code)
+        if successor is not None:
+            return str(successor), "SCT"
+    return code, scheme
+
+
+RETIRED_SNOMED = frozenset({"SRT", "SNM3", "99SDM"})
+
+
+@cache
+def _codes() -> dict[str, Any]:
+    packed = resources.files(__package__).joinpath("code_meanings.json.gz").read_bytes()
+    loaded: dict[str, Any] = json.loads(gzip.decompress(packed))
+    return loaded
+
+
+@cache
 def deidentification_methods() -> Mapping[str, str]:
     """CID 7050: code value -> meaning, scheme DCM."""
     return MappingProxyType({str(code): str(meaning) for code, meaning in _load("cid_7050.json")["rows"]})
