@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from pacs.codec.transcode import Codec
 from pacs.committer import Committer
+from pacs.deid.markers import TRIAL_KEYWORDS
+from pacs.deid.policy import with_own
 from pacs.deid.profile import Deidentifier
 from pacs.index.database import Index
 from pacs.logs import get_logger
@@ -73,6 +75,9 @@ class Archive:
             deidentifier=Deidentifier(
                 policy=settings.deid.policy,
                 identity_key=identity_keys.derive("pseudonym"),
+                policies=with_own(dict(settings.policies)),
+                by_source=dict(settings.deid.by_source),
+                clinical_trial=_clinical_trial(settings),
                 collect_taken=vault is not None,
             ),
             codec=Codec(archive_codec=settings.store.codec, prove_every=settings.store.prove_every),
@@ -118,3 +123,16 @@ def _vault(settings: Settings, keys: KeyProvider, writer: str) -> Vault:
 def key_house(settings: Settings) -> KeyHouse:
     """Return where the key-encryption keys of a home come from. Raises `ConfigurationError`."""
     return KeyHouse(settings.home / "keys", settings.keys.provider, os.environ)
+
+
+def _clinical_trial(settings: Settings) -> dict[str, str]:
+    deid = settings.deid
+    values = (
+        deid.clinical_trial_sponsor_name,
+        deid.clinical_trial_protocol_id,
+        deid.clinical_trial_protocol_name,
+        deid.clinical_trial_site_id,
+        deid.clinical_trial_site_name,
+        deid.clinical_trial_coordinating_center_name,
+    )
+    return dict(zip(TRIAL_KEYWORDS, values, strict=True))

@@ -5,6 +5,7 @@ Every setting has an environment name: ``PACS_`` + section + ``_`` + field, in c
 so that they cannot drift. Rooms never see this module: `archive.py` gives each part only its own values.
 """
 
+import json
 import os
 import tomllib
 import types
@@ -17,6 +18,11 @@ from typing import Any
 from platformdirs import user_data_path
 
 from pacs.model.errors import ConfigurationError
+
+Pairs = tuple[tuple[str, str], ...]
+"""A table of texts; in the environment a JSON object."""
+Lists = tuple[tuple[str, tuple[str, ...]], ...]
+"""A table of lists of texts; in the environment a JSON object."""
 
 
 def _setting(default: Any, help: str, env: str = "") -> Any:
@@ -56,7 +62,16 @@ class WebSettings:
 class DeidSettings:
     """De-identification on arrival."""
 
-    policy: str = _setting("research", "Policy for what arrives: basic, research or research-faceless.")
+    policy: str = _setting("research", "Policy for what arrives: basic, research, research-faceless, or one of [policies].")
+    by_source: tuple[tuple[str, str], ...] = _setting(
+        (), 'Policies for some: calling AE title, pattern (`MR*`) or door (`stow`, `import`) -> policy, `{CT1 = "basic"}`.'
+    )
+    clinical_trial_sponsor_name: str = _setting("", "Clinical Trial Sponsor Name (0012,0010) to write; empty: no trial.")
+    clinical_trial_protocol_id: str = _setting("", "Clinical Trial Protocol ID (0012,0020), needed with a sponsor.")
+    clinical_trial_protocol_name: str = _setting("", "Clinical Trial Protocol Name (0012,0021).")
+    clinical_trial_site_id: str = _setting("", "Clinical Trial Site ID (0012,0030).")
+    clinical_trial_site_name: str = _setting("", "Clinical Trial Site Name (0012,0031).")
+    clinical_trial_coordinating_center_name: str = _setting("", "Clinical Trial Coordinating Center Name (0012,0060).")
     quarantine_status: str = _setting("C002", "C-STORE status for an object that went to quarantine: C002 or 0000.")
     vault: bool = _setting(
         True, "Keep what is taken away, sealed under the identity key, so that the right people can find it."
@@ -149,6 +164,7 @@ class Settings:
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     processing: ProcessingSettings = field(default_factory=ProcessingSettings)
     logs: LogSettings = field(default_factory=LogSettings)
+    policies: Lists = ()
 
     @property
     def database_url(self) -> str:
@@ -201,20 +217,30 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None)
         if table:
             raise ConfigurationError(f"pacs.toml: unknown setting {section}.{sorted(table)[0]}; see docs/settings.md")
         sections[section] = cls(**values)
+    policies = _policies(given.pop("policies", {}), "pacs.toml")
+    if environment.get(POLICIES_VARIABLE):
+        policies = _policies(_json(environment[POLICIES_VARIABLE], POLICIES_VARIABLE), POLICIES_VARIABLE)
     if given:
         raise ConfigurationError(f"pacs.toml: unknown section [{sorted(given)[0]}]; see docs/settings.md")
     known = {env for section, cls in _sections() for *_, env in _entries(section, cls)} | SPECIAL_VARIABLES
     for name in environment:
         if name.startswith("PACS_") and name not in known and not name.startswith("PACS_TEST_"):
             raise ConfigurationError(f"unknown setting {name} in the environment; see docs/settings.md")
-    settings = Settings(home=home, **sections)
+    settings = Settings(home=home, **sections, policies=policies)
     _check(settings)
     return settings
 
 
 SECRET_VARIABLES = frozenset({"PACS_KEYS_IMAGE", "PACS_KEYS_IMAGE_NEXT", "PACS_KEYS_IDENTITY", "PACS_KEYS_PASSPHRASE"})
 """Variables that carry keys (`keys.provider`); never in the tree, so that no file and no listing holds them."""
-SPECIAL_VARIABLES = frozenset({"PACS_HOME", "PACS_REQUIRE_SERVICES"}) | SECRET_VARIABLES
+POLICIES_VARIABLE = "PACS_POLICIES"
+_EXAMPLE = '["clean_descriptors", "retain_long_full_dates"]'
+_POLICIES_HELP = (
+    "De-identification policies of your own, each a set of options of PS3.15 E.3 (docs/deidentification.md), chosen by "
+    "`deid.policy` and `deid.by_source`. A set that contradicts itself is refused at start."
+)
+
+SPECIAL_VARIABLES = frozenset({"PACS_HOME", "PACS_REQUIRE_SERVICES", POLICIES_VARIABLE}) | SECRET_VARIABLES
 """Variables that are not settings of the tree: where the home is, keys, and whether tests may go without a server."""
 
 
@@ -226,6 +252,7 @@ def as_toml() -> str:
         for name, _, default, text, env in _entries(section, cls):
             lines += [f"# {text}  ({env})", f"# {name} = {_toml(default)}"]
         lines.append("")
+    lines += [f"# {_POLICIES_HELP}  ({POLICIES_VARIABLE}, as JSON)", "#   [policies.mine]", f"#   options = {_EXAMPLE}", ""]
     return "\n".join(lines)
 
 
@@ -239,6 +266,11 @@ def reference() -> str:
         for name, _, default, text, env in _entries(section, cls):
             out.append(f"| `{name}` | `{_toml(default)}` | `{env}` | {text} |")
         out.append("")
+    out += ["## [policies.NAME]", _POLICIES_HELP, "", "| setting | default | environment | what it does |", "|---|---|---|---|"]
+    out += [
+        f"| `options` | none | `{POLICIES_VARIABLE}` | The options, for example `{_EXAMPLE}`; as JSON `{{name: [...]}}`. |",
+        "",
+    ]
     return "\n".join(out)
 
 
@@ -248,8 +280,13 @@ def as_environment(settings: Settings) -> dict[str, str]:
     for section, cls in _sections():
         for name, _, _, _, env in _entries(section, cls):
             value = getattr(getattr(settings, section), name)
-            if value != "":
+            if isinstance(value, tuple):
+                if value:
+                    found[env] = json.dumps(dict(value))
+            elif value != "":
                 found[env] = str(value).lower() if isinstance(value, bool) else str(value)
+    if settings.policies:
+        found[POLICIES_VARIABLE] = json.dumps(dict(settings.policies))
     return found
 
 
@@ -287,6 +324,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _parse(value: Any, kind: Any, where: str) -> Any:
     assert not isinstance(kind, types.UnionType)
+    if kind == Pairs:
+        table = _json(value, where) if isinstance(value, str) else value
+        if not isinstance(table, dict) or not all(isinstance(one, str) for one in table.values()):
+            raise ConfigurationError(f"{where} must be a table of texts")
+        return tuple(table.items())
     try:
         if kind is bool:
             if isinstance(value, bool):
@@ -299,7 +341,29 @@ def _parse(value: Any, kind: Any, where: str) -> Any:
         raise ConfigurationError(f"{where} must be of type {kind.__name__}") from error
 
 
+def _policies(tables: Any, where: str) -> Lists:
+    found = []
+    for name, table in (tables if isinstance(tables, dict) else {"": None}).items():
+        options = table if isinstance(table, list) else table.get("options") if isinstance(table, dict) else None
+        if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
+            raise ConfigurationError(f"{where}: [policies.{name}] must hold options, a list of texts")
+        if isinstance(table, dict) and len(table) > 1:
+            unknown = sorted(table.keys() - {"options"})[0]
+            raise ConfigurationError(f"{where}: unknown setting policies.{name}.{unknown}; see docs/settings.md")
+        found.append((str(name), tuple(options)))
+    return tuple(found)
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{where} must be a JSON object") from error
+
+
 def _toml(value: Any) -> str:
+    if value == ():
+        return "{}"
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
