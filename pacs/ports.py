@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from pacs.model.instance import Location, Sealed
+from pacs.model.upkeep import Piece, Segment
 
 
 class ObjectStore(Protocol):
@@ -23,6 +24,18 @@ class ObjectStore(Protocol):
 
     def records(self, container: str, from_offset: int = 0) -> Iterator[tuple[Location, bytes]]:
         """Walk the complete records of a container from `from_offset` on; stops where a torn or empty tail begins."""
+
+    def copy(self, locations: Sequence[Location]) -> list[Location]:
+        """Write copies of records, durable on return. Raises `IntegrityError` if one is not whole; then nothing is written."""
+
+    def segments(self) -> list[Segment]:
+        """Return what there is to say of each container without reading it."""
+
+    def survey(self, container: str) -> Iterator[Piece]:
+        """Name every stretch of a container that is not zero: records, those given up, and damage. Raises `NotFound`."""
+
+    def drop(self, container: str) -> None:
+        """Remove a container of which nothing is needed. Raises `ConfigurationError` for one that may be written still."""
 
     def close(self) -> None:
         """Release files; what was put stays."""

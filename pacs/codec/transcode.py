@@ -8,7 +8,7 @@ compressed with loss, and a receiver that accepts no reachable syntax gets `NotT
 import os
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -19,7 +19,7 @@ from pacs.codec import image as syntax
 from pacs.codec.image import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA, Image, describe
 from pacs.dicom import elements as dicom
 from pacs.dicom.values import INDEXED, attributes
-from pacs.model.errors import NotTranscodable, NotUnderstood
+from pacs.model.errors import IntegrityError, NotTranscodable, NotUnderstood
 from pacs.model.instance import Buffer, Deidentified, Element, Encoded, StoredFrames
 
 _ELEMENT = struct.Struct("<HH2sH")
@@ -134,7 +134,27 @@ class Codec:
             packed=split.packed,
             pixel_vr=pixel.vr if pixel is not None and pixel.vr in ("OB", "OW") else "OB",
             frame_bits=split.frame_bits,
+            repeatable=_repeatable(by_tag, image, native),
         )
+
+    def check(self, header: Buffer, stored: StoredFrames, transfer_syntax_uid: str, digest: bytes, *, repeatable: bool) -> None:
+        """Decode every frame that can be, and where `repeatable` compare the content with its digest.
+
+        Raises `IntegrityError` if a frame cannot be decoded, or the content is another than the one that came.
+        """
+        native = transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN
+        try:
+            if repeatable:
+                parts = self.data_set(header, stored, transfer_syntax_uid, (EXPLICIT_LITTLE_ENDIAN,))
+                found = sha256(EXPLICIT_LITTLE_ENDIAN.encode("ascii"))
+                _feed(found.update, dicom.walk(b"".join(bytes(buffer) for buffer in parts.buffers)), 0)
+                if found.digest() != digest:
+                    raise IntegrityError("the content is not the one that its digest was computed of")
+            elif not native and not stored.packed and transfer_syntax_uid in syntax.DECODABLE:
+                image = describe({one.tag: one for one in _parsed(header)})
+                self._each(lambda frame: decode.decoded(frame, image, transfer_syntax_uid) and None, stored.frames)
+        except (NotTranscodable, NotUnderstood) as error:
+            raise IntegrityError("a frame cannot be decoded") from error
 
     def with_header(self, deidentified: Deidentified, stored: StoredFrames, digest: bytes) -> Encoded:
         """Return stored frames, as they are, under another header of theirs: `deidentified` without Pixel Data.
@@ -290,6 +310,15 @@ class Codec:
                 return function(value)
 
         return [capped(value) for value in values] if len(values) == 1 else list(self._pool.map(capped, values))
+
+
+def _repeatable(by_tag: Mapping[int, Element], image: Image, native: bool) -> bool:
+    """Tell whether the content can be put together again from header and frames exactly as it came."""
+    pixel = by_tag.get(PIXEL_DATA)
+    if pixel is None:
+        return native
+    by_pixel = image.samples == 1 or image.planar_configuration == 0
+    return native and by_pixel and pixel.vr in ("OB", "OW") and not by_tag.keys() & set(syntax.ENCAPSULATION)
 
 
 def _as_stored(transfer_syntax_uid: str, accepted: Sequence[str] | None) -> str | None:

@@ -42,6 +42,8 @@ class Incoming:
     report: Mapping[str, int] = field(default_factory=dict)
     pending: tuple[str, ...] = ()
     received_digest: bytes | None = None
+    # When it was sealed, where its record says so: 0 for what has just arrived.
+    at: float = 0.0
 
     @classmethod
     def of_arrival(cls, arrival: Arrival, location: Location) -> "Incoming":
@@ -84,6 +86,7 @@ class Incoming:
             report=entry.report,
             pending=entry.pending,
             received_digest=entry.received_digest,
+            at=entry.at,
         )
 
     @property
@@ -278,7 +281,7 @@ def _instance_row(one: Incoming, version: int, series_pk: int, now: float) -> Va
         "source": one.source.replace("\0", ""),
         "policy": one.policy,
         "deid_report": dict(one.report) or None,
-        "stored_at": now,
+        "stored_at": one.at or now,
         "attributes": one.levels[Level.IMAGE],
         **columns_of(Level.IMAGE, one.levels[Level.IMAGE]),
     }

@@ -98,6 +98,7 @@ class Encoded:
     `attributes` are what queries are answered from: keyword -> value, several values joined by a backslash.
     `digest` is SHA-256 over the de-identified content before compression: equal resend or conflict?
     `frame_bits` are the bits of one native frame where `packed` is true and they are known, else 0.
+    `repeatable` says that `digest` can be computed again from header and frames (not where fragments were joined).
     """
 
     key: InstanceKey
@@ -111,6 +112,7 @@ class Encoded:
     packed: bool = False
     pixel_vr: str = "OB"
     frame_bits: int = 0
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,10 @@ class StoredFrames:
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """What a record says of itself: enough to write its index rows again; see `Arrival` for `pending` and `received_digest`."""
+    """What a record says of itself: enough to write its index rows again; see `Arrival` and `Encoded`.
+
+    `at` is when it was sealed (0 where the record does not say).
+    """
 
     object_id: UUID
     study_key_id: int
@@ -140,6 +145,8 @@ class IndexEntry:
     pending: tuple[str, ...] = ()
     received_digest: bytes | None = None
     report: Mapping[str, int] = field(default_factory=dict)
+    repeatable: bool = False
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,34 @@
 
 from dataclasses import dataclass, field
 
-from pacs.model.instance import Stored
+from pacs.model.instance import Location, Stored
+
+RECORD, GIVEN_UP, DAMAGE = "record", "given up", "damage"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a container that is not zero: a complete record, one that was given up, or bytes that are neither.
+
+    `record` is filled for complete records only.
+    """
+
+    kind: str
+    location: Location
+    record: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What there is to say of a container without reading it.
+
+    `newest` is the last one of its writer: somebody may be writing it. `changed_at` is when it was last written.
+    """
+
+    container: str
+    size_bytes: int
+    changed_at: float
+    newest: bool
 
 
 @dataclass(frozen=True, slots=True)

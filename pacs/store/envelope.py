@@ -5,6 +5,7 @@ byte it returns; what does not authenticate is an `IntegrityError`. Files are no
 """
 
 import json
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pacs.model.errors import IntegrityError, NotFound, NotTranscodable
 from pacs.model.instance import Buffer, Encoded, IndexEntry, InstanceKey, Origin, Sealed, Stored, StoredFrames
-from pacs.ports import ObjectStore
+from pacs.ports import Clock, ObjectStore
 from pacs.store import record as layout
 from pacs.store.keys import KeyRing, derive
 
@@ -26,8 +27,9 @@ _SAMPLE_BYTES = 16 << 10
 class Sealer:
     """Seals and opens records with the study keys of a ring."""
 
-    def __init__(self, ring: KeyRing) -> None:
+    def __init__(self, ring: KeyRing, clock: Clock = time.time) -> None:
         self._ring = ring
+        self._clock = clock
 
     def seal(
         self,
@@ -51,6 +53,7 @@ class Sealer:
             pending=pending,
             received_digest=received_digest,
             report=report,
+            at=self._clock(),
         )
 
     def open_header(self, stored: Stored, objects: ObjectStore) -> bytes:
@@ -102,6 +105,7 @@ def seal(
     pending: tuple[str, ...] = (),
     received_digest: bytes | None = None,
     report: Mapping[str, int] | None = None,
+    at: float = 0.0,
 ) -> Sealed:
     """Encrypt one instance; pure. An object id must never be used for two contents."""
     entry: dict[str, object] = {
@@ -122,6 +126,10 @@ def seal(
         entry["received"] = received_digest.hex()
     if report:
         entry["report"] = dict(report)
+    if encoded.repeatable:
+        entry["repeatable"] = True
+    if at:
+        entry["at"] = at
     text = json.dumps(entry, separators=(",", ":"), sort_keys=True).encode("ascii")
     items = [_coded(layout.ENTRY, text, True), _coded(layout.HEADER, encoded.header, True)]
     native = encoded.transfer_syntax_uid == _NATIVE
@@ -236,6 +244,8 @@ def _entry(head: layout.Head, text: bytes) -> IndexEntry:
         pending=tuple(entry.get("pending", ())),
         received_digest=bytes.fromhex(entry["received"]) if "received" in entry else None,
         report=entry.get("report", {}),
+        repeatable=entry.get("repeatable", False),
+        at=entry.get("at", 0.0),
     )
 
 

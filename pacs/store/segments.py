@@ -20,6 +20,7 @@ from typing import Any
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, IntegrityError, NotFound, OutOfResources, Unavailable
 from pacs.model.instance import Buffer, Location, Sealed
+from pacs.model.upkeep import DAMAGE, GIVEN_UP, RECORD, Piece, Segment
 from pacs.store import record as layout
 from pacs.store.keys import sync_folder
 
@@ -70,17 +71,30 @@ class SegmentStore:
 
     def put(self, group: Sequence[Sealed]) -> list[Location]:
         """Write a group; every record is durable on return. Raises `OutOfResources`, and then nothing of the group counts."""
+        return self._append([(sealed.record, sealed.size_bytes) for sealed in group])
+
+    def copy(self, locations: Sequence[Location]) -> list[Location]:
+        """Write copies of records into the own segment, durable on return: a record is bound to itself, not to its place.
+
+        Raises `NotFound` or `IntegrityError` if one is not there or not whole; then nothing is written.
+        """
+        records = [self.get(location) for location in locations]
+        if not all(layout.is_complete(record) for record in records):
+            raise IntegrityError("a record is damaged, so it is not copied")
+        return self._append([((record,), len(record)) for record in records])
+
+    def _append(self, group: Sequence[tuple[tuple[Buffer, ...], int]]) -> list[Location]:
         with self._lock:
-            self._check_floor(sum(sealed.size_bytes for sealed in group))
+            self._check_floor(sum(size_bytes for _, size_bytes in group))
             written: list[tuple[_Tail, int]] = []
             full: list[_Tail] = []
             locations: list[Location] = []
             try:
-                for sealed in group:
-                    tail = self._tail_for(sealed.size_bytes, full)
+                for record, size_bytes in group:
+                    tail = self._tail_for(size_bytes, full)
                     if not written or written[-1][0] is not tail:
                         written.append((tail, tail.end))
-                    locations.append(tail.append(sealed, self._free_bytes()))
+                    locations.append(tail.append(record, size_bytes, self._free_bytes()))
                 for tail, _ in written:
                     os.fdatasync(tail.descriptor)
             except BaseException as error:
@@ -140,6 +154,54 @@ class SegmentStore:
             for location, head in _walk(descriptor, container, from_offset):
                 if head.state == layout.LIVE:
                     yield location, _read(descriptor, location.size_bytes, location.offset)
+
+    def survey(self, container: str) -> Iterator[Piece]:
+        """Name every stretch of a segment that is not zero: records, those given up, and damage. Raises `NotFound`."""
+        with self._readers.file(container) as descriptor:
+            if _read(descriptor, ALIGNMENT, 0) != HEADER:
+                yield Piece(DAMAGE, Location(container, 0, ALIGNMENT))
+            offset, size = ALIGNMENT, os.fstat(descriptor).st_size
+            while offset < size:
+                head = _complete_at(descriptor, offset, size)
+                if head is None:
+                    following = _next_magic(descriptor, offset + ALIGNMENT, size)
+                    yield from _damage(descriptor, container, offset, following)
+                    offset = following
+                    continue
+                location = Location(container, offset, head.length)
+                if head.state == layout.LIVE:
+                    yield Piece(RECORD, location, _read(descriptor, head.length, offset))
+                else:
+                    yield Piece(GIVEN_UP, location)
+                offset = _aligned(offset + head.length)
+                yield from _damage(descriptor, container, location.offset + head.length, min(offset, size))
+
+    def segments(self) -> list[Segment]:
+        """Return what there is to say of each segment without reading it."""
+        found, last = [], {}
+        for container in self.containers():
+            match = _NAME.fullmatch(container)
+            assert match is not None
+            last[match["writer"]] = container
+            with contextlib.suppress(FileNotFoundError):
+                status = (self._path / container).stat()
+                found.append((container, match["writer"], status))
+        return [
+            Segment(container, status.st_size, status.st_mtime, last[writer] == container)
+            for container, writer, status in found
+        ]
+
+    def drop(self, container: str) -> None:
+        """Remove a segment of which nothing is needed; dropping it twice is harmless.
+
+        Raises `ConfigurationError` for the newest of a writer: its number would be given again, to other records.
+        """
+        if any(one.newest for one in self.segments() if one.container == container):
+            raise ConfigurationError(f"{container} is the newest segment of its writer")
+        if _NAME.fullmatch(container):
+            (self._path / container).unlink(missing_ok=True)
+            sync_folder(self._path)
+            self._readers.forget(container)
 
     def close(self) -> None:
         """Release files; what was put stays, and the zeros ahead of it are cut off."""
@@ -259,15 +321,15 @@ class _Tail:
             os.close(descriptor)
             raise
 
-    def append(self, sealed: Sealed, free_bytes: int) -> Location:
+    def append(self, record: Sequence[Buffer], size_bytes: int, free_bytes: int) -> Location:
         """Write one record behind the last; not durable yet."""
-        location = Location(self.container, self.end, sealed.size_bytes)
-        needed = _aligned(self.end + sealed.size_bytes)
+        location = Location(self.container, self.end, size_bytes)
+        needed = _aligned(self.end + size_bytes)
         if needed > self.filled:
             self._fill(needed, free_bytes)
         position = self.end
         self.end = needed
-        for piece in sealed.record:
+        for piece in record:
             position += _write(self.descriptor, piece, position)
         return location
 
@@ -325,6 +387,13 @@ class _Readers:
                     self._open.popitem(last=False)[1].retire()
             self._open.move_to_end(container)
             return known.taken()
+
+    def forget(self, container: str) -> None:
+        """Close one file as soon as nobody reads it."""
+        with self._lock:
+            file = self._open.pop(container, None)
+            if file is not None:
+                file.retire()
 
     def close(self) -> None:
         """Close every file as soon as nobody reads it."""
@@ -415,6 +484,15 @@ def _next_magic(descriptor: int, offset: int, size: int) -> int:
             return offset + at
         offset += _SCAN_BYTES
     return size
+
+
+def _damage(descriptor: int, container: str, begin: int, end: int) -> Iterator[Piece]:
+    """Yield the stretch from `begin` to `end` as damage unless it is zero throughout."""
+    for offset in range(begin, end, _SCAN_BYTES):
+        block = os.pread(descriptor, min(_SCAN_BYTES, end - offset), offset)
+        if block.count(0) != len(block):
+            yield Piece(DAMAGE, Location(container, begin, end - begin))
+            return
 
 
 def _zero(descriptor: int, begin: int) -> int:

@@ -1,6 +1,7 @@
 """Sealed records: what is sealed comes back, and nothing else ever does."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -209,6 +210,7 @@ def test_the_entry_rebuilds_the_row(sealer: Sealer) -> None:
 
     entry = sealer.open_entry(b"".join(sealed.record))
 
+    assert abs(entry.at - time.time()) < 60, "when it was sealed, so that versions keep their order"
     assert entry == IndexEntry(
         object_id=sealed.object_id,
         study_key_id=sealed.study_key_id,
@@ -220,6 +222,7 @@ def test_the_entry_rebuilds_the_row(sealer: Sealer) -> None:
         origin=Origin.STORAGE_SCU,
         policy="research",
         attributes=one.attributes,
+        at=entry.at,
     )
 
 
