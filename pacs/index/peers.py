@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from pacs.index import tables as t
 from pacs.index.connections import Connections, Row
 from pacs.model.errors import ConfigurationError, NotFound
-from pacs.model.peer import IDENTITIES, SERVICES, Peer
+from pacs.model.peer import IDENTITIES, OPTIONS, SERVICES, Peer
 
 
 class Peers:
@@ -26,7 +26,15 @@ class Peers:
             raise ConfigurationError(f"a peer may {', '.join(SERVICES)}; not {', '.join(sorted(unknown))}")
         if peer.identity not in IDENTITIES:
             raise ConfigurationError(f"a peer's identity is one of {', '.join(IDENTITIES)}")
-        row = {"host": peer.host, "port": peer.port, "may": " ".join(sorted(peer.may)), "identity": peer.identity}
+        if unknown := peer.options - set(OPTIONS):
+            raise ConfigurationError(f"options of a peer are {', '.join(OPTIONS)}; not {', '.join(sorted(unknown))}")
+        row = {
+            "host": peer.host,
+            "port": peer.port,
+            "may": " ".join(sorted(peer.may)),
+            "identity": peer.identity,
+            "options": " ".join(sorted(peer.options)),
+        }
         statement = self._connections.insert(t.peer).values(ae_title=title, **row)
         with self._connections.write() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=["ae_title"], set_=row))
@@ -50,4 +58,11 @@ class Peers:
 
 
 def _peer(row: Row) -> Peer:
-    return Peer(row.ae_title, row.host, row.port, frozenset(row.may.split()), row.identity or IDENTITIES[0])
+    return Peer(
+        row.ae_title,
+        row.host,
+        row.port,
+        frozenset(row.may.split()),
+        row.identity or IDENTITIES[0],
+        frozenset(row.options.split()),
+    )

@@ -215,6 +215,30 @@ peer = sa.Table(
     sa.Column("may", Key, nullable=False),
     # pseudonym | original: what it gets to see.
     _key("identity"),
+    _key("options"),
+)
+
+commitment = sa.Table(
+    "commitment",
+    metadata,
+    sa.Column("commitment_id", Id, primary_key=True),
+    sa.Column("ae_title", Key, nullable=False),
+    # The pseudonym of its Transaction UID: enough to know it again.
+    sa.Column("transaction_uid", Key, nullable=False),
+    # waiting | checked | reported | given up
+    sa.Column("state", Key, nullable=False),
+    # The request with its original UIDs, sealed under the identity key; empty once it was reported or given up.
+    sa.Column("request", sa.LargeBinary, nullable=False),
+    _key("key_id"),
+    sa.Column("instances", sa.BigInteger, nullable=False),
+    # Failure Reasons by position, [[0, 274], ...], once it is checked.
+    sa.Column("failures", Json, nullable=False),
+    sa.Column("received_at", Time, nullable=False),
+    sa.Column("due_at", Time, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("ended_at", Time),
+    sa.Index("ix_commitment_state_due_at", "state", "due_at"),
+    sa.Index("ix_commitment_ae_title_transaction_uid", "ae_title", "transaction_uid"),
 )
 
 quarantine = sa.Table(

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
-SERVICES = ("echo", "store", "find", "move", "get")
+SERVICES = ("echo", "store", "find", "move", "get", "commit")
 """What a peer may ask of us."""
+OPTIONS = ("tls", "any-address", "user", "warn")
+"""How we deal with a peer: "tls", we call it over TLS; "any-address", it may call from elsewhere than its host; "user", it must
+bring the name and secret of an API token; "warn", it is told by B000 that what it stored was changed."""
 IDENTITIES = ("pseudonym", "original")
 """What a peer or token gets to see: the archive's pseudonyms, or what the sender had sent."""
 
@@ -17,3 +20,4 @@ class Peer:
     port: int
     may: frozenset[str] = frozenset(SERVICES)
     identity: str = "pseudonym"
+    options: frozenset[str] = frozenset()

@@ -60,3 +60,13 @@ def test_quarantine_rows_say_why_and_not_what(index: Index) -> None:
     index.quarantine.remove("q1")
     with pytest.raises(NotFound):
         index.quarantine.get("q1")
+
+
+def test_what_a_peer_is_dealt_with_is_kept(index: Index) -> None:
+    """Options come back as they were given; an unknown one is refused."""
+    index.peers.add(Peer("SECURE", "host", 2762, options=frozenset({"tls", "user"})))
+
+    found = index.peers.get("SECURE")
+    assert found is not None and found.options == {"tls", "user"}
+    with pytest.raises(ConfigurationError, match="telepathy"):
+        index.peers.add(Peer("SECURE", "host", 2762, options=frozenset({"telepathy"})))
