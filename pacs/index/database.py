@@ -14,6 +14,7 @@ from pacs.index import complete, feed, held, overview, schema, search, write
 from pacs.index import jobs as jobs_table
 from pacs.index import tables as t
 from pacs.index.access import Access
+from pacs.index.commitments import Commitments
 from pacs.index.connections import Connections
 from pacs.index.jobs import Jobs
 from pacs.index.peers import Peers
@@ -35,6 +36,7 @@ class Index:
         self._conflict = conflict
         self.jobs = Jobs(connections)
         self.peers = Peers(connections)
+        self.commitments = Commitments(connections)
         self.quarantine = QuarantineRows(connections)
         self.access = Access(connections)
         self.upkeep = Upkeep(connections)
