@@ -43,6 +43,20 @@ class DicomSettings:
     maximum_object_mb: int = _setting(2048, "Largest data set accepted, in MiB; a larger one is answered A700.")
     idle_timeout_s: float = _setting(60.0, "Seconds of silence after which an association is aborted.")
     drain_s: float = _setting(20.0, "Seconds that open associations get to finish when the server stops.")
+    check_peer_address: bool = _setting(
+        True, "Off loopback, serve a peer only from its own host (a peer may be excepted, `pacs peers add --any-address`)."
+    )
+    tls: bool = _setting(False, "Speak TLS on `port`, and nothing else there.")
+    tls_port: int = _setting(0, "A second port that speaks TLS, beside the plain one; 0: none.")
+    tls_certificate: str = _setting("", "PEM file with our certificate and those between it and its root.")
+    tls_key: str = _setting("", "PEM file with the private key of our certificate.")
+    tls_ca: str = _setting("", "PEM file with the certificates by which others are known, callers and called.")
+    tls_require_certificate: bool = _setting(True, "Over TLS, serve only callers that show a certificate signed by `tls_ca`.")
+    maximum_answers: int = _setting(0, "Most answers to one query, which then ends with A700; 0: as many as there are.")
+    pending_s: float = _setting(4.0, "Seconds after which a retrieval that waits for something says that it goes on.")
+    commitment_grace_s: float = _setting(60.0, "Seconds that a request for storage commitment waits for missing instances.")
+    commitment_retry_s: float = _setting(30.0, "First wait before a storage commitment is reported again; doubles, up to an hour.")
+    commitment_attempts: int = _setting(24, "How often the report of a storage commitment is tried.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +387,8 @@ def _check(settings: Settings) -> None:
     title = settings.dicom.ae_title
     if not title.strip() or len(title) > 16 or not title.isascii() or "\\" in title:
         raise ConfigurationError("dicom.ae_title must be 1 to 16 ASCII characters without a backslash (PS3.5 6.2)")
-    for name, port in (("dicom.port", settings.dicom.port), ("web.port", settings.web.port)):
+    dicom = settings.dicom
+    for name, port in (("dicom.port", dicom.port), ("dicom.tls_port", dicom.tls_port), ("web.port", settings.web.port)):
         if not 0 <= port <= 65535:
             raise ConfigurationError(f"{name} must be between 0 and 65535")
     for name, value, allowed in (
