@@ -1,7 +1,6 @@
 """Sealed records: what is sealed comes back, and nothing else ever does."""
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -16,13 +15,14 @@ from pacs.model.instance import IndexEntry, InstanceKey, Location, Origin, Store
 from pacs.store import envelope, record
 from pacs.store.envelope import Sealer
 
+NOW = 1_795_000_000.5
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")
 def sealer(tmp_path_factory: pytest.TempPathFactory) -> Sealer:
-    """A sealer with keys of its own."""
-    return Sealer(sealing.ring(tmp_path_factory.mktemp("keys")))
+    """A sealer with keys of its own, and a clock that stands: equal contents make records of equal length."""
+    return Sealer(sealing.ring(tmp_path_factory.mktemp("keys")), clock=lambda: NOW)
 
 
 @settings(max_examples=60, deadline=None)
@@ -210,7 +210,6 @@ def test_the_entry_rebuilds_the_row(sealer: Sealer) -> None:
 
     entry = sealer.open_entry(b"".join(sealed.record))
 
-    assert abs(entry.at - time.time()) < 60, "when it was sealed, so that versions keep their order"
     assert entry == IndexEntry(
         object_id=sealed.object_id,
         study_key_id=sealed.study_key_id,
@@ -222,7 +221,7 @@ def test_the_entry_rebuilds_the_row(sealer: Sealer) -> None:
         origin=Origin.STORAGE_SCU,
         policy="research",
         attributes=one.attributes,
-        at=entry.at,
+        at=NOW,
     )
 
 
