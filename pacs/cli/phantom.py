@@ -184,10 +184,15 @@ def _slice(common: Dataset, grid: Grid, index: int, pixels: NDArray[np.integer])
     return ds
 
 
-def _ct_slices(common: Dataset) -> Iterator[Dataset]:
-    volume = hounsfield(CT_GRID)
-    for index in range(CT_GRID.shape[0]):
-        ds = _slice(common, CT_GRID, index, volume[index].astype("<i2"))
+def ct_images(grid: Grid, *, date: str = "20250612") -> Iterator[Dataset]:
+    """Yield the CT images on `grid` without series and SOP instance UIDs."""
+    yield from _ct_slices(_common(date), grid)
+
+
+def _ct_slices(common: Dataset, grid: Grid = CT_GRID) -> Iterator[Dataset]:
+    volume = hounsfield(grid)
+    for index in range(grid.shape[0]):
+        ds = _slice(common, grid, index, volume[index].astype("<i2"))
         ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
         ds.Modality, ds.SeriesNumber, ds.SeriesDescription = "CT", 2, "CT CHEST 5.0 AXIAL"
         ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
