@@ -3,7 +3,7 @@
 import typer
 
 from pacs import __version__
-from pacs.cli import demo, doctor, jobs, peers, processors, quarantine, serve, settings, studies
+from pacs.cli import bench, demo, doctor, jobs, peers, processors, quarantine, serve, settings, studies
 
 app = typer.Typer(
     name="pacs",
@@ -50,3 +50,4 @@ app.add_typer(quarantine.app, name="quarantine", rich_help_panel=CARE)
 app.add_typer(settings.tokens, name="tokens", rich_help_panel=CARE)
 app.command("settings", rich_help_panel=CARE)(settings.settings)
 app.command("doctor", rich_help_panel=CARE)(doctor.doctor)
+app.command("bench", rich_help_panel=CARE)(bench.bench)
