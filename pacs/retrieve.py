@@ -11,6 +11,7 @@ from pacs.archive import Archive
 from pacs.codec.transcode import DataSetParts
 from pacs.dicom import part10
 from pacs.model.instance import Buffer, Stored
+from pacs.reidentify import Originals
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +22,33 @@ class Frame:
     transfer_syntax_uid: str
 
 
-def header(archive: Archive, stored: Stored) -> bytes:
-    """Return the de-identified data set without Pixel Data, Explicit VR Little Endian."""
-    return archive.sealer.open_header(stored, archive.objects)
+def header(archive: Archive, stored: Stored, originals: Originals | None = None) -> bytes:
+    """Return the data set without Pixel Data, Explicit VR Little Endian: de-identified, or restored by `originals`."""
+    head = archive.sealer.open_header(stored, archive.objects)
+    return head if originals is None else originals.header(stored, head)
 
 
-def data_set(archive: Archive, stored: Stored, accepted: Sequence[str] | None = None) -> DataSetParts:
+def data_set(
+    archive: Archive, stored: Stored, accepted: Sequence[str] | None = None, originals: Originals | None = None
+) -> DataSetParts:
     """Return the whole data set, encoded in the stored syntax or, where `accepted` lacks it, in the best of `accepted`.
 
+    With `originals` it is restored; whether the receiver may have that is the door's to know.
     Raises `NotTranscodable` if none of `accepted` can be reached without loss.
     """
     head, frames = archive.sealer.open(stored, archive.objects)
+    if originals is not None:
+        head = originals.header(stored, head)
     return archive.codec.data_set(head, frames, stored.transfer_syntax_uid, accepted)
 
 
-def part10_file(archive: Archive, stored: Stored, accepted: Sequence[str] | None = None) -> list[Buffer]:
+def part10_file(
+    archive: Archive, stored: Stored, accepted: Sequence[str] | None = None, originals: Originals | None = None
+) -> list[Buffer]:
     """Return a Part 10 file as buffers to be written one after another."""
-    parts = data_set(archive, stored, accepted)
-    meta = part10.file_meta(stored.sop_class_uid, stored.key.sop_instance_uid, parts.transfer_syntax_uid)
+    parts = data_set(archive, stored, accepted, originals)
+    key = stored.key if originals is None else originals.key(stored)
+    meta = part10.file_meta(stored.sop_class_uid, key.sop_instance_uid, parts.transfer_syntax_uid)
     return [meta, *parts.buffers]
 
 

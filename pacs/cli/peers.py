@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pacs.cli.console import Json, fail, one_line_errors, open_archive, out, show
-from pacs.model.peer import SERVICES, Peer
+from pacs.model.peer import IDENTITIES, SERVICES, Peer
 
 app = typer.Typer(
     help="Application entities we know: C-MOVE destinations, and who may call us off loopback.", no_args_is_help=True
@@ -18,6 +18,9 @@ def add(
     host: str,
     port: int,
     may: Annotated[str, typer.Option(help="What it may ask of us.")] = ",".join(SERVICES),
+    identity: Annotated[
+        str, typer.Option(help="pseudonym, or original: it queries by, and gets, what the sender had sent.")
+    ] = IDENTITIES[0],
 ) -> None:
     """Add a peer, or change it; takes effect at once."""
     allowed = frozenset(one.strip() for one in may.split(",") if one.strip())
@@ -27,8 +30,10 @@ def add(
         raise fail(f"--may takes a list of {', '.join(SERVICES)}", 2)
     if not 1 <= port <= 65535:
         raise fail("a port lies between 1 and 65535", 2)
+    if identity not in IDENTITIES:
+        raise fail(f"--identity takes one of {', '.join(IDENTITIES)}", 2)
     with open_archive("cli") as (_, archive):
-        archive.index.peers.add(Peer(ae_title.strip(), host, port, allowed))
+        archive.index.peers.add(Peer(ae_title.strip(), host, port, allowed, identity))
     out.print(f"{ae_title.strip()} is {host}:{port}", highlight=False)
 
 
@@ -37,10 +42,16 @@ def list_peers(as_json: Json = False) -> None:
     """List the peers."""
     with open_archive("cli") as (_, archive):
         rows = [
-            {"ae_title": peer.ae_title, "host": peer.host, "port": peer.port, "may": sorted(peer.may)}
+            {
+                "ae_title": peer.ae_title,
+                "host": peer.host,
+                "port": peer.port,
+                "may": sorted(peer.may),
+                "identity": peer.identity,
+            }
             for peer in archive.index.peers.list()
         ]
-    columns = {"ae_title": "AE title", "host": "Host", "port": "Port", "may": "May"}
+    columns = {"ae_title": "AE title", "host": "Host", "port": "Port", "may": "May", "identity": "Identity"}
     show(rows, columns=columns, as_json=as_json, empty="No peers. Add one with `pacs peers add AET HOST PORT`.")
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pacs.cli.console import Json, emit, fail, one_line_errors, open_archive, out, show
+from pacs.model.peer import IDENTITIES
 from pacs.settings import load, reference
 
 tokens = typer.Typer(help="Bearer tokens for DICOMweb clients.", no_args_is_help=True)
@@ -29,12 +30,20 @@ def settings(
 
 
 @tokens.command()
-def add(name: str, as_json: Json = False) -> None:
+def add(
+    name: str,
+    identity: Annotated[
+        str, typer.Option(help="pseudonym, or original: its bearer queries by, and gets, what the sender had sent.")
+    ] = IDENTITIES[0],
+    as_json: Json = False,
+) -> None:
     """Make a token and print it once; only its digest is kept."""
+    if identity not in IDENTITIES:
+        raise fail(f"--identity takes one of {', '.join(IDENTITIES)}", 2)
     with open_archive("cli") as (_, archive):
         if name in {token.name for token in archive.index.access.tokens()}:
             raise fail(f"there is a token {name} already; revoke it first or choose another name")
-        secret = archive.index.access.new_token(name)
+        secret = archive.index.access.new_token(name, identity)
     emit([{"name": name, "token": secret}]) if as_json else out.print(secret, soft_wrap=True, highlight=False)
 
 
@@ -42,8 +51,12 @@ def add(name: str, as_json: Json = False) -> None:
 def list_tokens(as_json: Json = False) -> None:
     """List the tokens by name."""
     with open_archive("cli") as (_, archive):
-        rows = [{"name": token.name, "created_at": token.created_at} for token in archive.index.access.tokens()]
-    show(rows, columns={"name": "Name", "created_at": "Made"}, as_json=as_json, empty="No tokens.")
+        rows = [
+            {"name": token.name, "created_at": token.created_at, "identity": token.identity}
+            for token in archive.index.access.tokens()
+        ]
+    columns = {"name": "Name", "created_at": "Made", "identity": "Identity"}
+    show(rows, columns=columns, as_json=as_json, empty="No tokens.")
 
 
 @tokens.command()

@@ -74,6 +74,10 @@ def collect(original: Sequence[Element], produced: Sequence[Element], patient_id
             left_out += 1
             continue
         levels[_level(tag)][tag] = bytes(encoded)
+    charset = next((bytes(one.encoded) for one in original if one.tag == values.SPECIFIC_CHARACTER_SET), b"")
+    for level in (Level.PATIENT, Level.STUDY):
+        # Nobody can read the names at this level without it.
+        levels[level][values.SPECIFIC_CHARACTER_SET] = charset
     for tag in made:
         if tag not in _PIXELS and not tag >> 16 & 1:
             levels[_level(tag)][tag] = b""

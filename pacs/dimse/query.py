@@ -2,8 +2,10 @@
 
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 from typing import cast
 
+from pacs import reidentify
 from pacs.archive import Archive
 from pacs.dimse import contexts, identifier, messages, status
 from pacs.dimse.lane import AssociationLost, LaneAssociation
@@ -14,16 +16,19 @@ from pacs.model.errors import ArchiveError, NotAuthorized, NotUnderstood
 log = get_logger(__name__)
 
 
-def find(archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool) -> None:
-    """Answer one C-FIND."""
+def find(
+    archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool, sees_originals: bool = False
+) -> None:
+    """Answer one C-FIND; with original identities where the caller may see them."""
     count = 0
+    ask = partial(reidentify.search, archive) if sees_originals else archive.index.search
     try:
         sop_class_uid, asked, explicit = _asked(association, message, allowed)
         pending = status.PENDING_UNSUPPORTED_KEYS if asked.unsupported else status.PENDING
         command = _response(message, sop_class_uid, pending, data_set=True)
         ae_title = archive.settings.dicom.ae_title
         code, comment = status.SUCCESS, ""
-        answers = cast("Generator[dict[str, str]]", archive.index.search(asked.query))
+        answers = cast("Generator[dict[str, str]]", ask(asked.query))
         with closing(answers):
             for found in answers:
                 if message.message_id in association.dimse.cancelled:

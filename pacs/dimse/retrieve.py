@@ -8,8 +8,10 @@ the others. The final status follows from the counters alone (PS3.4 C.4.2.1.5).
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
+from pacs import reidentify
 from pacs import retrieve as way_out
 from pacs.archive import Archive
 from pacs.dimse import contexts, identifier, messages, query, requestor, status
@@ -19,6 +21,7 @@ from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, NotAuthorized, NotTranscodable, NotUnderstood
 from pacs.model.instance import Stored
 from pacs.model.peer import Peer
+from pacs.reidentify import Originals
 
 log = get_logger(__name__)
 
@@ -79,26 +82,54 @@ class _Refusal(Exception):
         self.code, self.comment = code, comment
 
 
-def get(archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool) -> None:
-    """Answer one C-GET on the association it came by."""
+def get(
+    archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool, sees_originals: bool = False
+) -> None:
+    """Answer one C-GET on the association it came by; restored objects, by original identifiers, where the caller may."""
 
     def sender(instances: Sequence[Stored]) -> _Sender:
-        return _Back(archive, association, message)
+        return _Back(archive, association, message, _originals(archive, association, "C-GET", instances, sees_originals))
 
-    _retrieve(archive, association, message, contexts.GET_CLASSES, sender, allowed=allowed)
+    _retrieve(archive, association, message, contexts.GET_CLASSES, sender, allowed=allowed, sees_originals=sees_originals)
 
 
-def move(archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool) -> None:
-    """Answer one C-MOVE; its sub-operations go to a configured peer on associations of their own."""
+def move(
+    archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool, sees_originals: bool = False
+) -> None:
+    """Answer one C-MOVE; its sub-operations go to a configured peer on associations of their own.
+
+    The destination decides whether it gets restored objects, the caller by which identifiers they are asked for.
+    """
     destination = message.text(messages.MOVE_DESTINATION)
     peer = archive.index.peers.get(destination) if destination and allowed else None
 
     def sender(instances: Sequence[Stored]) -> _Sender:
         assert peer is not None
-        return _Onward(archive, association, message, peer, instances)
+        restored = _originals(archive, association, "C-MOVE", instances, peer.identity == "original", peer.ae_title)
+        return _Onward(archive, association, message, peer, instances, restored)
 
-    known = peer is not None
-    _retrieve(archive, association, message, contexts.MOVE_CLASSES, sender, allowed=allowed, destination_known=known)
+    _retrieve(
+        archive,
+        association,
+        message,
+        contexts.MOVE_CLASSES,
+        sender,
+        allowed=allowed,
+        destination_known=peer is not None,
+        sees_originals=sees_originals,
+    )
+
+
+def _originals(
+    archive: Archive, association: LaneAssociation, operation: str, instances: Sequence[Stored], wanted: bool, to: str = ""
+) -> Originals | None:
+    """Return what restores the instances, if the receiver gets originals, and note for the audit that it does."""
+    if not wanted or not instances:
+        return None
+    reidentify.vault_of(archive)
+    caller = association.requestor.ae_title.strip()
+    archive.index.note("identity_restored", operation=operation, caller=caller, receiver=to or caller, count=len(instances))
+    return Originals(archive)
 
 
 def _retrieve(
@@ -110,11 +141,13 @@ def _retrieve(
     *,
     allowed: bool,
     destination_known: bool = True,
+    sees_originals: bool = False,
 ) -> None:
     response = _Responses(association, message)
     tally = _Tally(0)
     try:
-        instances = _instances(archive, association, message, classes, allowed, destination_known)
+        instances = _instances(archive, association, message, classes, allowed, destination_known, sees_originals)
+        way = sender(instances)
     except _Refusal as refusal:
         response.final(refusal.code, tally, refusal.comment)
         return
@@ -122,14 +155,15 @@ def _retrieve(
         response.final(status.status(error, status.C_RETRIEVE), tally, status.comment(error))
         return
     tally.remaining = len(instances)
+    # The list of what failed speaks the language of who asked.
+    names = Originals(archive) if sees_originals and archive.vault is not None else None
     code = None
-    way = sender(instances)
     try:
         for stored in way.ordered(instances):
             if message.message_id in association.dimse.cancelled:
                 code = status.CANCEL
                 break
-            tally.count(_attempt(way, stored), stored.key.sop_instance_uid)
+            tally.count(_attempt(way, stored), names.key(stored).sop_instance_uid if names else stored.key.sop_instance_uid)
             if not way.gone:
                 response.pending(tally)
     finally:
@@ -145,6 +179,7 @@ def _instances(
     classes: frozenset[str],
     allowed: bool,
     destination_known: bool,
+    sees_originals: bool,
 ) -> list[Stored]:
     context = association._accepted_cx[message.context_id]
     sop_class_uid = str(context.abstract_syntax)
@@ -160,7 +195,8 @@ def _instances(
     if not destination_known:
         raise _Refusal(status.DESTINATION_UNKNOWN, "the move destination is not configured here")
     keys = wanted.keys
-    instances = archive.index.locate(
+    locate = partial(reidentify.locate, archive) if sees_originals else archive.index.locate
+    instances = locate(
         patient_ids=keys.get("PatientID", ()),
         study_instance_uids=keys.get("StudyInstanceUID", ()),
         series_instance_uids=keys.get("SeriesInstanceUID", ()),
@@ -239,17 +275,19 @@ def _send_stored(
     message_id: int,
     priority: int,
     originator: tuple[str, int] | None,
+    originals: Originals | None,
 ) -> int:
     """Send an instance as it is stored, or in the best transfer syntax the peer accepted for its class."""
     ways = requestor.accepted(association, stored.sop_class_uid)
     if not ways:
         raise NotTranscodable("the peer accepted no presentation context for this SOP Class")
-    parts = way_out.data_set(archive, stored, tuple(ways))
+    parts = way_out.data_set(archive, stored, tuple(ways), originals)
+    key = stored.key if originals is None else originals.key(stored)
     return requestor.store(
         association,
         ways[parts.transfer_syntax_uid],
         sop_class_uid=stored.sop_class_uid,
-        sop_instance_uid=stored.key.sop_instance_uid,
+        sop_instance_uid=key.sop_instance_uid,
         data_set=parts.buffers,
         message_id=message_id,
         priority=priority,
@@ -262,13 +300,17 @@ class _Back:
 
     gone = False
 
-    def __init__(self, archive: Archive, association: LaneAssociation, message: Message) -> None:
+    def __init__(
+        self, archive: Archive, association: LaneAssociation, message: Message, originals: Originals | None = None
+    ) -> None:
         self._archive, self._association = archive, association
+        self._originals = originals
         self._priority = _priority(message)
         self._message_ids = _message_ids()
 
     def send(self, stored: Stored) -> int:
-        return _send_stored(self._archive, self._association, stored, next(self._message_ids), self._priority, None)
+        message_id = next(self._message_ids)
+        return _send_stored(self._archive, self._association, stored, message_id, self._priority, None, self._originals)
 
     def ordered(self, instances: Sequence[Stored]) -> Sequence[Stored]:
         return instances
@@ -281,9 +323,16 @@ class _Onward:
     """C-MOVE: sub-operations on associations with the destination, opened again once if it breaks off."""
 
     def __init__(
-        self, archive: Archive, association: LaneAssociation, message: Message, peer: Peer, instances: Sequence[Stored]
+        self,
+        archive: Archive,
+        association: LaneAssociation,
+        message: Message,
+        peer: Peer,
+        instances: Sequence[Stored],
+        originals: Originals | None = None,
     ) -> None:
         self._archive = archive
+        self._originals = originals
         self._peer = peer
         self._priority = _priority(message)
         # PS3.7 9.1.1.1: the AE that asked for the C-MOVE, and its Message ID; not ours.
@@ -349,7 +398,10 @@ class _Onward:
                 proposals=sorted(self._proposed),
                 timeout_s=settings.idle_timeout_s,
             )
-        return _send_stored(self._archive, self._association, stored, next(self._message_ids), self._priority, self._originator)
+        message_id = next(self._message_ids)
+        return _send_stored(
+            self._archive, self._association, stored, message_id, self._priority, self._originator, self._originals
+        )
 
     def _drop(self) -> None:
         if self._association is not None:

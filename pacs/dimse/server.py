@@ -5,6 +5,7 @@ and the services are `storage`, `query` and `retrieve`. TLS, user identity and s
 """
 
 import ipaddress
+import socket
 import sys
 import threading
 import time
@@ -211,6 +212,7 @@ class _Service:
         self._archive = archive
         self._association = association
         self._may: frozenset[str] | None = None
+        self._originals = False
         self._stored = 0
         self._ended = False
 
@@ -224,11 +226,17 @@ class _Service:
             # Verification is always answered 0000 (PS3.4 A.4).
             self._answer(message, status.SUCCESS)
         elif command == Command.C_FIND_RQ:
-            query.find(self._archive, association, message, allowed=self._allowed("find"))
+            query.find(
+                self._archive, association, message, allowed=self._allowed("find"), sees_originals=self._sees_originals()
+            )
         elif command == Command.C_MOVE_RQ:
-            retrieve.move(self._archive, association, message, allowed=self._allowed("move"))
+            retrieve.move(
+                self._archive, association, message, allowed=self._allowed("move"), sees_originals=self._sees_originals()
+            )
         elif command == Command.C_GET_RQ:
-            retrieve.get(self._archive, association, message, allowed=self._allowed("get"))
+            retrieve.get(
+                self._archive, association, message, allowed=self._allowed("get"), sees_originals=self._sees_originals()
+            )
         elif not command & 0x8000:
             self._answer(message, status.UNRECOGNIZED_OPERATION)
 
@@ -252,7 +260,23 @@ class _Service:
             # On loopback callers need no introduction; a configured peer is held to its permissions everywhere.
             stranger = frozenset(SERVICES if self._association._server.open_to_all else ())
             self._may = peer.may if peer is not None else stranger
+            self._originals = peer is not None and peer.identity == "original" and self._calls_from(peer.host)
         return service in self._may
+
+    def _sees_originals(self) -> bool:
+        """Say whether the caller is a peer marked so; asked after `_allowed`."""
+        return self._originals
+
+    def _calls_from(self, host: str) -> bool:
+        """Say whether the association comes from `host`: an AE title alone is no proof of who calls."""
+        try:
+            known = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+        except OSError:
+            known = set()
+        if self._association.requestor.address_info.address in known:
+            return True
+        log.warning("original_identity_refused", reason="the address is not that of the peer")
+        return False
 
     def _answer(self, message: Message, code: int) -> None:
         values: dict[int, int | str] = {messages.MESSAGE_ID_RESPONDED_TO: message.message_id, messages.STATUS: code}

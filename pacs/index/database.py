@@ -264,6 +264,12 @@ class Index:
         """Return the series of a study: those that came, then those made here, by number. Raises `NotFound`."""
         return overview.series_of(self._connections, study_instance_uid)
 
+    def note(self, kind: str, **detail: Any) -> None:
+        """Write an event of an audit; `detail` never holds a value of a data set."""
+        event = feed.entry(self._connections.clock(), kind, **detail)
+        with self._connections.write() as connection:
+            feed.record(self._connections, connection, [event])
+
     def events(self, after: int = 0, limit: int = 100) -> list[Event]:
         """Return events with an id above `after`, oldest first: what a page or a script follows."""
         return feed.after(self._connections, after, limit)

@@ -10,7 +10,8 @@ class Event:
     """Something that happened in the archive. `event_id` only grows; `detail` never holds a value of a data set.
 
     Kinds: instance_conflict, instance_quarantined, series_complete, study_complete, job_queued, job_started, job_succeeded,
-    job_skipped, job_failed, job_retried, job_cancelled, job_superseded.
+    job_skipped, job_failed, job_retried, job_cancelled, job_superseded. Audited: identity_found, identity_revealed,
+    identity_restored, quarantine_released, quarantine_discarded.
     """
 
     event_id: int
