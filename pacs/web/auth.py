@@ -66,6 +66,20 @@ async def caller(request: Request, *, local: bool) -> str | None:
     return "local" if local and _from_this_machine(request) else None
 
 
+async def sees_originals(request: Request) -> bool:
+    """Tell whether the caller bears a token that is marked to see original identities; a session never does."""
+    kind, _, name = str(getattr(request.state, "caller", "")).partition(":")
+    if kind != "token":
+        return False
+    remembered: Remembered = request.app.state.remembered
+    known, answer = remembered.get(f"identity:{name}")
+    if not known:
+        marked = await in_thread(door(request).read, door(request).archive.index.access.sees_originals, name)
+        answer = "original" if marked else None
+        remembered.put(f"identity:{name}", answer)
+    return answer == "original"
+
+
 def foreign(request: Request) -> bool:
     """Tell whether a browser sends this request for a page of another origin (fetch metadata, then Origin)."""
     site = request.headers.get("sec-fetch-site")

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pacs import reidentify
 from pacs.archive import Archive
 from pacs.dicom import dicomjson
 from pacs.dicom.dictionary import is_known, keyword_of, tag_of, vr_of
@@ -19,6 +20,7 @@ from pacs.index.attributes import COMPUTED, LEVELS, VR, level_of
 from pacs.model.errors import InvalidQuery
 from pacs.model.query import AnyOf, Between, Level, Match, Query, Single, Wildcard
 from pacs.web.accept import NotAcceptable, parse_accept
+from pacs.web.auth import sees_originals
 from pacs.web.door import door, in_thread, json_response, service_url, uid
 
 MAXIMUM_RESULTS = 1000
@@ -80,7 +82,7 @@ async def _search(request: Request, level: Level) -> Response:
         raise NotAcceptable("search results are made as application/dicom+json only")
     asked = parse(level, request.query_params.multi_items(), request.path_params)
     at = door(request)
-    rows, total = await in_thread(at.read, _ask, at.archive, asked.query)
+    rows, total = await in_thread(at.read, _ask, at.archive, asked.query, await sees_originals(request))
     warnings = list(asked.warnings)
     if asked.query.offset + len(rows) < total:
         warnings.append(f"there are {total - asked.query.offset - len(rows)} additional results that can be requested")
@@ -91,11 +93,11 @@ async def _search(request: Request, level: Level) -> Response:
     return json_response(request, [_answer(level, row, base, asked.query.return_keys) for row in rows], headers=headers)
 
 
-def _ask(archive: Archive, query: Query) -> tuple[list[dict[str, str]], int]:
-    rows = [dict(row) for row in archive.index.search(query)]
+def _ask(archive: Archive, query: Query, originals: bool) -> tuple[list[dict[str, str]], int]:
+    rows = [dict(row) for row in (reidentify.search(archive, query) if originals else archive.index.search(query))]
     if query.offset == 0 and (query.limit is None or len(rows) < query.limit):
         return rows, len(rows)
-    return rows, archive.index.count(query)
+    return rows, reidentify.count(archive, query) if originals else archive.index.count(query)
 
 
 def parse(level: Level, parameters: Iterable[tuple[str, str]], within: dict[str, str]) -> Asked:

@@ -16,11 +16,12 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pacs import reidentify
 from pacs import retrieve as way_out
 from pacs.archive import Archive
 from pacs.dicom import dicomjson, elements
 from pacs.model.errors import InvalidQuery, NotFound, NotTranscodable
-from pacs.model.instance import Buffer, Stored
+from pacs.model.instance import Buffer, InstanceKey, Stored
 from pacs.web import multipart
 from pacs.web.accept import (
     EXPLICIT_LE,
@@ -32,6 +33,7 @@ from pacs.web.accept import (
     parse_accept,
     transfer_syntaxes,
 )
+from pacs.web.auth import sees_originals
 from pacs.web.door import Door, Stream, ahead, chunks, door, in_thread, not_modified, service_url, takes_gzip, uid
 
 T = TypeVar("T")
@@ -58,21 +60,22 @@ async def retrieve(request: Request) -> Response:
         raise NotTranscodable("none of the transfer syntaxes asked for can be made from what is stored")
     single = "instance" in request.path_params and _first_covering(ranges, "application/dicom").name == "application/dicom"
     single = single and not _first_covering(ranges, "application/dicom").wrapped
-    etag = etag_of(found, "dicom", *sorted({syntax for _, syntax in chosen}), weak=not single)
+    originals = request.state.originals
+    etag = etag_of(found, _form(originals, "dicom"), *sorted({syntax for _, syntax in chosen}), weak=not single)
     known = not_modified(request, etag)
     if known:
         return known
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", **VARY}
     if single:
         stored, syntax = chosen[0]
-        buffers = await in_thread(at.read, way_out.part10_file, at.archive, stored, _accepted(stored, syntax))
+        buffers = await in_thread(at.read, way_out.part10_file, at.archive, stored, _accepted(stored, syntax), originals)
         headers |= {
             "Content-Length": str(sum(len(memoryview(one)) for one in buffers)),
-            "Content-Disposition": f'attachment; filename="{stored.key.sop_instance_uid}.dcm"',
+            "Content-Disposition": f'attachment; filename="{_key(originals, stored).sop_instance_uid}.dcm"',
         }
         return Stream(_buffers(buffers), 200, headers, media_type=f"application/dicom; transfer-syntax={syntax}")
     base = service_url(request)
-    calls = (partial(_file, at.archive, stored, syntax, base) for stored, syntax in chosen)
+    calls = (partial(_file, at.archive, stored, syntax, base, originals) for stored, syntax in chosen)
     status = 200 if len(chosen) == len(found) else 206
     return await _multipart(at, calls, "application/dicom", status, headers)
 
@@ -83,13 +86,13 @@ async def metadata(request: Request) -> Response:
     if not any(one.covers("application/dicom+json") or one.covers("application/json") for one in ranges):
         raise NotAcceptable("metadata is made as application/dicom+json only")
     zipped = takes_gzip(request)
-    etag = etag_of(found, "metadata", str(zipped), weak=True)
+    etag = etag_of(found, _form(request.state.originals, "metadata"), str(zipped), weak=True)
     known = not_modified(request, etag)
     if known:
         return known
     base = service_url(request)
     batches = [found[start : start + METADATA_BATCH] for start in range(0, len(found), METADATA_BATCH)]
-    calls = (partial(_metadata, at.archive, batch, base) for batch in batches)
+    calls = (partial(_metadata, at.archive, batch, base, request.state.originals) for batch in batches)
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", **VARY}
     if zipped:
         headers["Content-Encoding"] = "gzip"
@@ -116,7 +119,7 @@ async def frames(request: Request) -> Response:
     if covering.name != "*/*" and not covering.wrapped and len(numbers) == 1:
         one = await in_thread(at.read, way_out.frame, at.archive, stored, numbers[0], accepted)
         return Response(one.data, 200, headers, media_type=part_type)
-    place = f"{instance_url(service_url(request), stored)}/frames"
+    place = f"{instance_url(service_url(request), stored, request.state.originals)}/frames"
 
     def call(number: int) -> tuple[str, str, Sequence[Buffer]]:
         one = way_out.frame(at.archive, stored, number, accepted)
@@ -133,8 +136,8 @@ async def bulkdata(request: Request) -> Response:
         return await _pixel_data(request, at, ranges, stored)
     if not any(one.covers("application/octet-stream") for one in ranges):
         raise NotAcceptable("bulk data is made as application/octet-stream only")
-    value = await in_thread(at.read, _value_at, at.archive, stored, path)
-    etag = etag_of(found, "bulk", path, weak=False)
+    value = await in_thread(at.read, _value_at, at.archive, stored, path, request.state.originals)
+    etag = etag_of(found, _form(request.state.originals, "bulk"), path, weak=False)
     known = not_modified(request, etag)
     if known:
         return known
@@ -183,19 +186,39 @@ async def _begin(request: Request) -> tuple[Door, list[MediaRange], list[Stored]
 
 
 async def located(request: Request) -> list[Stored]:
-    """Return the instances that the path names. Raises `NotFound` if there are none."""
+    """Return the instances that the path names. Raises `NotFound` if there are none.
+
+    For a caller that sees originals the path names those, and `request.state.originals` restores what is found.
+    """
     named = request.path_params
     at = door(request)
+    originals = await sees_originals(request)
     found = await in_thread(
         at.read,
-        at.archive.index.locate,
+        partial(reidentify.locate, at.archive) if originals else at.archive.index.locate,
         study_instance_uids=[uid(named["study"])],
         series_instance_uids=[uid(named["series"])] if "series" in named else (),
         sop_instance_uids=[uid(named["instance"])] if "instance" in named else (),
     )
     if not found:
         raise NotFound("nothing is stored under these UIDs")
+    request.state.originals = None
+    if originals:
+        request.state.originals = reidentify.Originals(at.archive)
+        who = request.state.caller
+        await in_thread(
+            at.read, partial(at.archive.index.note, "identity_restored", operation="WADO", caller=who, count=len(found))
+        )
     return list(found)
+
+
+def _form(originals: reidentify.Originals | None, name: str) -> str:
+    """Name a representation; the restored one is another than the de-identified."""
+    return name if originals is None else f"original {name}"
+
+
+def _key(originals: reidentify.Originals | None, stored: Stored) -> InstanceKey:
+    return stored.key if originals is None else originals.key(stored)
 
 
 def has_pixels(stored: Stored) -> bool:
@@ -203,9 +226,9 @@ def has_pixels(stored: Stored) -> bool:
     return bool(stored.attributes.get("Rows")) and stored.number_of_frames > 0
 
 
-def instance_url(base: str, stored: Stored) -> str:
-    """Return the address of an instance."""
-    key = stored.key
+def instance_url(base: str, stored: Stored, originals: reidentify.Originals | None = None) -> str:
+    """Return the address of an instance, as its caller knows it."""
+    key = _key(originals, stored)
     return f"{base}/studies/{key.study_instance_uid}/series/{key.series_instance_uid}/instances/{key.sop_instance_uid}"
 
 
@@ -263,16 +286,18 @@ def _accepted(stored: Stored, syntax: str) -> list[str] | None:
     return None if syntax == stored.transfer_syntax_uid else [syntax]
 
 
-def _file(archive: Archive, stored: Stored, syntax: str, base: str) -> tuple[str, str, Sequence[Buffer]]:
-    buffers = way_out.part10_file(archive, stored, _accepted(stored, syntax))
-    return f"application/dicom; transfer-syntax={syntax}", instance_url(base, stored), buffers
+def _file(
+    archive: Archive, stored: Stored, syntax: str, base: str, originals: reidentify.Originals | None
+) -> tuple[str, str, Sequence[Buffer]]:
+    buffers = way_out.part10_file(archive, stored, _accepted(stored, syntax), originals)
+    return f"application/dicom; transfer-syntax={syntax}", instance_url(base, stored, originals), buffers
 
 
-def _metadata(archive: Archive, batch: Sequence[Stored], base: str) -> list[bytes]:
+def _metadata(archive: Archive, batch: Sequence[Stored], base: str, originals: reidentify.Originals | None) -> list[bytes]:
     made = []
     for stored in batch:
-        place = instance_url(base, stored)
-        walked = elements.walk(way_out.header(archive, stored))
+        place = instance_url(base, stored, originals)
+        walked = elements.walk(way_out.header(archive, stored, originals))
         found = dicomjson.to_json(walked, bulk_data_uri=lambda path, place=place: f"{place}/bulkdata/{path}")  # type: ignore[misc]
         # What the archive can say of itself (PS3.18 Table 10.6.3-5): how it is stored.
         found["00083002"] = {"vr": "UI", "Value": [stored.transfer_syntax_uid]}
@@ -283,14 +308,14 @@ def _metadata(archive: Archive, batch: Sequence[Stored], base: str) -> list[byte
     return made
 
 
-def _value_at(archive: Archive, stored: Stored, path: str) -> Buffer:
+def _value_at(archive: Archive, stored: Stored, path: str, originals: reidentify.Originals | None) -> Buffer:
     """Return the value at a path like "00081115/0/00081199/2/00091001" of the header."""
     steps = path.split("/")
     if len(steps) % 2 == 0 or not all(
         re.fullmatch(r"[0-9A-F]{8}" if n % 2 == 0 else r"\d{1,6}", s) for n, s in enumerate(steps)
     ):
         raise InvalidQuery("the path of bulk data is malformed")
-    level = elements.walk(way_out.header(archive, stored))
+    level = elements.walk(way_out.header(archive, stored, originals))
     for position in range(0, len(steps), 2):
         found = elements.find(level, int(steps[position], 16))
         if found is None:
