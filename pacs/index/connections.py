@@ -35,6 +35,7 @@ class Connections:
         self.engine = make_engine(url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._writer = self.engine.execution_options(pacs_write=True)
+        self._statements: dict[str, Any] = {}
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -82,6 +83,24 @@ class Connections:
             each = sa.func.json_each(sa.literal(orjson.dumps(list(values)).decode(), sa.Text)).table_valued("value")
             return column.in_(sa.select(each.c.value))
         return column == sa.any_(sa.literal(list(values), postgresql.ARRAY(sa.Text)))
+
+    def prepared(self, name: str, build: Callable[["Connections"], T]) -> T:
+        """Return the statement `name`, built once: building one anew costs as much as running it on SQLite."""
+        try:
+            return self._statements[name]  # type: ignore[no-any-return]
+        except KeyError:
+            return self._statements.setdefault(name, build(self))  # type: ignore[no-any-return]
+
+    def any_of(self, column: sa.ColumnElement[Any], parameter: str) -> sa.ColumnElement[bool]:
+        """Return `column IN values` for a prepared statement; the values are bound later, as `many` makes them."""
+        if self.is_sqlite:
+            each = sa.func.json_each(sa.bindparam(parameter, type_=sa.Text)).table_valued("value")
+            return column.in_(sa.select(each.c.value))
+        return column == sa.any_(sa.bindparam(parameter, type_=postgresql.ARRAY(sa.Text)))
+
+    def many(self, values: Collection[str]) -> Any:
+        """Return values as the one parameter that `any_of` takes."""
+        return orjson.dumps(list(values)).decode() if self.is_sqlite else list(values)
 
     def lock_studies(self, connection: sa.Connection, study_instance_uids: Collection[str]) -> None:
         """Wait until no other transaction adds to these studies. SQLite has one writer at a time anyway."""

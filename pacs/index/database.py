@@ -27,6 +27,16 @@ from pacs.model.query import Query
 from pacs.model.summary import SeriesSummary, StudySummary
 from pacs.ports import Clock
 
+_EQUAL = (
+    sa.select(*write.STORED_COLUMNS)
+    .select_from(write.INSTANCES)
+    .where(
+        t.instance.c.sop_instance_uid == sa.bindparam("uid"),
+        sa.or_(t.instance.c.digest == sa.bindparam("content"), t.instance.c.received_digest == sa.bindparam("content")),
+    )
+    .limit(1)
+)
+
 
 class Index:
     """The index of one archive. Safe to use from several threads; several processes may open the same database."""
@@ -152,17 +162,8 @@ class Index:
 
         The content is what it was when it came: an instance that was cleaned since is found by its digest before that.
         """
-        statement = (
-            sa.select(*write.STORED_COLUMNS)
-            .select_from(write.INSTANCES)
-            .where(
-                t.instance.c.sop_instance_uid == sop_instance_uid,
-                sa.or_(t.instance.c.digest == digest, t.instance.c.received_digest == digest),
-            )
-            .limit(1)
-        )
         with self._connections.read() as connection:
-            row = connection.execute(statement).first()
+            row = connection.execute(_EQUAL, {"uid": sop_instance_uid, "content": digest}).first()
         return None if row is None else write.stored_of(row, fresh=False)
 
     def search(self, query: Query, *, include_held: bool = False) -> Iterator[dict[str, str]]:

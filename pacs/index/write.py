@@ -194,13 +194,18 @@ def add(
     return answers
 
 
+def _known_statement(connections: Connections) -> sa.Select[Any]:
+    wanted = connections.any_of(t.instance.c.sop_instance_uid, "uids")
+    return sa.select(*STORED_COLUMNS).select_from(INSTANCES).where(wanted)
+
+
 def _known(connections: Connections, connection: sa.Connection, group: Sequence[Incoming]) -> dict[str, dict[bytes, Stored]]:
     uids = {one.key.sop_instance_uid for one in group}
     if not uids:
         return {}
-    statement = sa.select(*STORED_COLUMNS).select_from(INSTANCES).where(connections.one_of(t.instance.c.sop_instance_uid, uids))
     known: dict[str, dict[bytes, Stored]] = {}
-    for row in connection.execute(statement):
+    statement = connections.prepared("write.known", _known_statement)
+    for row in connection.execute(statement, {"uids": connections.many(uids)}):
         stored = stored_of(row, fresh=False)
         versions = known.setdefault(row[2], {})
         versions[stored.digest] = stored
@@ -215,9 +220,7 @@ def _write(
     incoming = [one for one, _ in fresh]
     studies = _place_studies(connections, connection, incoming)
     series = _place_series(connections, connection, incoming, studies)
-    connection.execute(
-        sa.insert(t.instance), [_instance_row(one, version, series[one.series_key], now) for one, version in fresh]
-    )
+    connection.execute(_INSERT_INSTANCES, [_instance_row(one, version, series[one.series_key], now) for one, version in fresh])
     _count(connection, fresh, studies, series, now)
     if conflict == "replace":
         for one, version in fresh:
@@ -237,6 +240,9 @@ def _write(
         if version > 1
     ]
     feed.record(connections, connection, conflicts)
+
+
+_INSERT_INSTANCES = sa.insert(t.instance)
 
 
 def _put_in_place(
@@ -351,8 +357,8 @@ def _place_studies(connections: Connections, connection: sa.Connection, group: l
     return {uid: row.pk for uid, row in found.items()}
 
 
-def _studies(connections: Connections, connection: sa.Connection, uids: Iterable[str]) -> dict[str, Row]:
-    statement = (
+def _studies_statement(connections: Connections) -> sa.Select[Any]:
+    return (
         sa.select(
             t.study.c.study_instance_uid,
             t.study.c.pk,
@@ -362,9 +368,13 @@ def _studies(connections: Connections, connection: sa.Connection, uids: Iterable
             t.patient.c.attributes.label("patient_attributes"),
         )
         .join(t.patient)
-        .where(connections.one_of(t.study.c.study_instance_uid, list(uids)))
+        .where(connections.any_of(t.study.c.study_instance_uid, "uids"))
     )
-    return {row[0]: row for row in connection.execute(statement)}
+
+
+def _studies(connections: Connections, connection: sa.Connection, uids: Iterable[str]) -> dict[str, Row]:
+    statement = connections.prepared("write.studies", _studies_statement)
+    return {row[0]: row for row in connection.execute(statement, {"uids": connections.many(list(uids))})}
 
 
 def _place_patients(
@@ -455,8 +465,8 @@ def _place_series(
     return {key: found[key].pk for key in by_series}
 
 
-def _series(connections: Connections, connection: sa.Connection, keys: Iterable[_SeriesKey]) -> dict[_SeriesKey, Row]:
-    statement = (
+def _series_statement(connections: Connections) -> sa.Select[Any]:
+    return (
         sa.select(
             t.study.c.study_instance_uid,
             t.series.c.series_instance_uid,
@@ -465,9 +475,14 @@ def _series(connections: Connections, connection: sa.Connection, keys: Iterable[
             t.series.c.sop_classes,
         )
         .join(t.study)
-        .where(connections.one_of(t.series.c.series_instance_uid, {key[1] for key in keys}))
+        .where(connections.any_of(t.series.c.series_instance_uid, "uids"))
     )
-    return {(row[0], row[1]): row for row in connection.execute(statement)}
+
+
+def _series(connections: Connections, connection: sa.Connection, keys: Iterable[_SeriesKey]) -> dict[_SeriesKey, Row]:
+    statement = connections.prepared("write.series", _series_statement)
+    rows = connection.execute(statement, {"uids": connections.many({key[1] for key in keys})})
+    return {(row[0], row[1]): row for row in rows}
 
 
 def _classes(already: str, members: Iterable[Incoming]) -> str:
@@ -545,10 +560,12 @@ def _open_arrivals(
     if not arriving:
         return
     rows = [{"association": association, "series_pk": pk, "since": now} for association, pk in sorted(arriving)]
+    connection.execute(connections.prepared("write.arrivals", _arrivals_statement), rows)
+
+
+def _arrivals_statement(connections: Connections) -> Any:
     insert = connections.insert(t.open_arrival)
-    connection.execute(
-        insert.on_conflict_do_update(index_elements=["association", "series_pk"], set_={"since": insert.excluded.since}), rows
-    )
+    return insert.on_conflict_do_update(index_elements=["association", "series_pk"], set_={"since": insert.excluded.since})
 
 
 def change_state(
