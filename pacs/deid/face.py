@@ -8,92 +8,19 @@ into the headers, is `pacs.processing`. docs/defacing.md has the method, the mea
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pacs.deid import head
+from pacs.deid.candidates import METHOD, Said, Verdict, needs_defacing, said_of
 from pacs.deid.fill import fill
 from pacs.deid.planes import LPS_TO_LAS, WORK_MM, Plane, Work, gather, is_sound
 from pacs.model.errors import Quarantined
 
 __all__ = ["METHOD", "Plane", "Region", "Said", "Verdict", "apply_mask_to", "fill", "find", "needs_defacing", "said_of"]
-
-METHOD = "113102"
-"""Clean Recognizable Visual Features Option, CID 7050."""
-
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-VOLUMES = frozenset(_STORAGE + suffix for suffix in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4"))
-"""CT, Enhanced and Legacy Converted Enhanced CT; MR, Enhanced MR, Enhanced MR Color, Legacy Converted Enhanced MR."""
-
-
-class Verdict(StrEnum):
-    """What a header alone can tell."""
-
-    CANDIDATE = "candidate"
-    DONE = "done"
-    NOT = "not"
-
-
-class Said(StrEnum):
-    """Which part of the body a header names."""
-
-    HEAD = "head"
-    OTHER = "other"
-    NOTHING = "nothing"
-
-
-_HEAD_WORDS = frozenset(
-    "HEAD BRAIN SKULL FACE FACIAL NECK HEADNECK ORBIT ORBITS EYE EYES SINUS SINUSES IAC IAM EAR EARS MASTOID PITUITARY SELLA "
-    "TMJ MANDIBLE MAXILLA MAXILLOFACIAL DENTAL JAW NOSE CRANIUM CEREBRUM CRANIAL CEREBRAL NEURO TEMPORAL WHOLEBODY WB "
-    "KOPF SCHADEL SCHAEDEL HIRN GEHIRN CRANE TETE CRANEO CABEZA TESTA ENCEFALO".split()
-)
-_OTHER_WORDS = frozenset(
-    "CHEST THORAX LUNG LUNGS HEART CARDIAC ABDOMEN PELVIS LIVER KIDNEY PROSTATE BREAST KNEE HIP ANKLE FOOT WRIST HAND "
-    "ELBOW SHOULDER LEG ARM THIGH EXTREMITY FEMUR LSPINE TSPINE LUMBAR COLON PANCREAS UTERUS RECTUM BLADDER CALF TIBIA "
-    "SACRUM".split()
-)
-
-
-def said_of(values: Mapping[str, str]) -> Said:
-    """Return which part of the body a header names, from Body Part Examined and the descriptions.
-
-    Parameters
-    ----------
-    values : mapping of str to str
-        Keyword to value, "" or absent where the header does not say: BodyPartExamined, SeriesDescription, ProtocolName,
-        StudyDescription.
-    """
-    named = " ".join(values.get(k, "") for k in ("BodyPartExamined", "SeriesDescription", "ProtocolName", "StudyDescription"))
-    words = set("".join(c if c.isalpha() else " " for c in named.upper()).split())
-    if words & _HEAD_WORDS or {"WHOLE", "BODY"} <= words:
-        return Said.HEAD
-    return Said.OTHER if words & _OTHER_WORDS else Said.NOTHING
-
-
-def needs_defacing(values: Mapping[str, str]) -> Verdict:
-    """Tell from one header whether its series must be looked at before anybody sees it.
-
-    Every CT and MR image of the tomographic classes is a candidate, whatever its Body Part Examined says: that element is
-    often wrong or left over from a protocol, and the pixels decide soon enough. No candidates: other classes (a projection
-    shows no surface), images of no person, and what says of itself that nobody can be recognised *and* lists the option's code
-    (0012,0064), so that a mere claim (0028,0302) of a sender is not believed.
-
-    Parameters
-    ----------
-    values : mapping of str to str
-        Keyword to value: SOPClassUID, RecognizableVisualFeatures and, as "DeidentificationMethodCodes", the codes joined by a
-        backslash.
-    """
-    if values.get("SOPClassUID", "") not in VOLUMES:
-        return Verdict.NOT
-    codes = values.get("DeidentificationMethodCodes", "").split("\\")
-    if values.get("RecognizableVisualFeatures", "") == "NO" and METHOD in codes:
-        return Verdict.DONE
-    return Verdict.CANDIDATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,22 +111,22 @@ def find(planes: Sequence[Plane], frames: Iterable[NDArray[np.floating]], *, mod
         return None
     body = head.tissue(work, modality)
     cavity = head.cranial_cavity(work) if modality == "CT" else np.zeros_like(body)
-    if modality == "CT" and cavity.sum() * WORK_MM**3 < _LEAST_CAVITY_MM3:
-        if _jaw_on_top(work, body):
-            raise Quarantined("a jaw is in view without the head above it")
-        pose = None
-    else:
-        pose = head.fit(work, body, _top(work, body, cavity)) if body.any() else None
+    if cavity.sum() * WORK_MM**3 < _LEAST_CAVITY_MM3:
+        # A narrow stack shows no closed skull; the outline may still be a head's.
+        cavity = np.zeros_like(body)
+    pose = head.fit(work, body, _top(work, body, cavity)) if body.any() else None
     if pose is None or (not cavity.any() and (pose.misfit > _NO_HEAD or pose.agreed < _NO_AGREEMENT)):
         if said is Said.HEAD:
             _doubt(said, "what is in view fits no head")
+        if modality == "CT" and _jaw_on_top(work, body):
+            raise Quarantined("a jaw is in view without the head above it")
         return None
     if pose.misfit > _HEAD or pose.agreed < _AGREEMENT or not 0.65 < pose.size.min() <= pose.size.max() < 1.4:
         # Brain within a skull is a head, whatever the header says.
         _doubt(Said.HEAD if cavity.any() else said, "the head's position is uncertain")
         return None
     to_head = pose.matrix()
-    region = Region(to_head @ LPS_TO_LAS, work.origin, _protected(work, to_head, cavity, modality))
+    region = Region(to_head @ LPS_TO_LAS, work.origin, _protected(work, to_head, cavity))
     return region if _in_view(work, to_head) > _LEAST_VIEW else None
 
 
@@ -271,13 +198,13 @@ def _in_view(work: Work, matrix: NDArray[np.float64]) -> float:
     return float(shown * WORK_MM**3 * abs(np.linalg.det(matrix[:3, :3])) / 900_000)
 
 
-def _protected(work: Work, matrix: NDArray[np.float64], cavity: head.Mask, modality: str) -> head.Mask:
+def _protected(work: Work, matrix: NDArray[np.float64], cavity: head.Mask) -> head.Mask:
     """Return the brain as it was seen, with a margin: whatever the average head says, this is not cut.
 
     Values like those in the middle of the brain, within the vault, in one piece once thin bridges are broken.
     """
     x, y, z = _grid(work, matrix)
-    if modality == "CT":
+    if cavity.any():
         return head.widen(cavity & (z > np.interp(y, _CUT_LINE[:, 0], _CUT_LINE[:, 1] - 14)), _BRAIN_MARGIN_MM)
     core = work.seen & ((x / 40) ** 2 + ((y + 15) / 55) ** 2 + ((z - 22) / 32) ** 2 < 1)
     vault = ((x / 72) ** 2 + ((y + 16) / 92) ** 2 + ((z - 3) / 80) ** 2 < 1) & (

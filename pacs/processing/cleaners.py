@@ -134,6 +134,7 @@ class Cleaning:
 
 CLEANERS: Mapping[str, Cleaning] = {
     "pixels": Cleaning("1", "pacs.processing.clean_pixels", "clean", each=True),
+    "faces": Cleaning("1", "pacs.processing.clean_faces", "clean"),
 }
 """By what an instance is held for, in the order in which they run; the job's processor is "clean-" and this name."""
 

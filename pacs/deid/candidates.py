@@ -1,0 +1,73 @@
+"""Which series may show a face, as far as a header tells (PS3.15 E.3.2); the pixels decide, in `face.py`."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+METHOD = "113102"
+"""Clean Recognizable Visual Features Option, CID 7050."""
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+VOLUMES = frozenset(_STORAGE + suffix for suffix in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4"))
+"""CT, Enhanced and Legacy Converted Enhanced CT; MR, Enhanced MR, Enhanced MR Color, Legacy Converted Enhanced MR."""
+
+
+class Verdict(StrEnum):
+    """What a header alone can tell."""
+
+    CANDIDATE = "candidate"
+    DONE = "done"
+    NOT = "not"
+
+
+class Said(StrEnum):
+    """Which part of the body a header names."""
+
+    HEAD = "head"
+    OTHER = "other"
+    NOTHING = "nothing"
+
+
+_HEAD_WORDS = frozenset(
+    "HEAD BRAIN SKULL FACE FACIAL NECK HEADNECK ORBIT ORBITS EYE EYES SINUS SINUSES IAC IAM EAR EARS MASTOID PITUITARY SELLA "
+    "TMJ MANDIBLE MAXILLA MAXILLOFACIAL DENTAL JAW NOSE CRANIUM CEREBRUM CRANIAL CEREBRAL NEURO TEMPORAL WHOLEBODY WB "
+    "KOPF SCHADEL SCHAEDEL HIRN GEHIRN CRANE TETE CRANEO CABEZA TESTA ENCEFALO".split()
+)
+_OTHER_WORDS = frozenset(
+    "CHEST THORAX LUNG LUNGS HEART CARDIAC ABDOMEN PELVIS LIVER KIDNEY PROSTATE BREAST KNEE HIP ANKLE FOOT WRIST HAND "
+    "ELBOW SHOULDER LEG ARM THIGH EXTREMITY FEMUR LSPINE TSPINE LUMBAR COLON PANCREAS UTERUS RECTUM BLADDER CALF TIBIA "
+    "SACRUM".split()
+)
+
+
+def said_of(values: Mapping[str, str]) -> Said:
+    """Return which part of the body a header names, from Body Part Examined and the descriptions.
+
+    Parameters
+    ----------
+    values : mapping of str to str
+        Keyword to value, "" or absent where the header does not say: BodyPartExamined, SeriesDescription, ProtocolName,
+        StudyDescription.
+    """
+    named = " ".join(values.get(k, "") for k in ("BodyPartExamined", "SeriesDescription", "ProtocolName", "StudyDescription"))
+    words = set("".join(c if c.isalpha() else " " for c in named.upper()).split())
+    if words & _HEAD_WORDS or {"WHOLE", "BODY"} <= words:
+        return Said.HEAD
+    return Said.OTHER if words & _OTHER_WORDS else Said.NOTHING
+
+
+def needs_defacing(values: Mapping[str, str]) -> Verdict:
+    """Tell from one header whether its series must be looked at before anybody sees it.
+
+    Every CT and MR image of the tomographic classes is a candidate, whatever its Body Part Examined says: that element is
+    often wrong or left over from a protocol, and the pixels decide soon enough. What a sender says of Recognizable Visual
+    Features (0028,0302) is not believed; done is what lists the option's code in (0012,0064), from which arrival takes out
+    everything that a sender wrote.
+
+    Parameters
+    ----------
+    values : mapping of str to str
+        Keyword to value: SOPClassUID and, as "DeidentificationMethodCodes", the codes joined by a backslash.
+    """
+    if values.get("SOPClassUID", "") not in VOLUMES:
+        return Verdict.NOT
+    return Verdict.DONE if METHOD in values.get("DeidentificationMethodCodes", "").split("\\") else Verdict.CANDIDATE
