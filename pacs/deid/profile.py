@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 
 from pacs.deid import graphics, markers, people, risk, walk
 from pacs.deid.actions import Subject
+from pacs.deid.candidates import Verdict, needs_defacing
 from pacs.deid.attest import attest
 from pacs.deid.policy import BASIC_PROFILE, METHODS, POLICIES, Policy, Rules, digest
 from pacs.deid.pseudonym import Pseudonyms
@@ -29,7 +30,7 @@ from pacs.standard import tables
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _UIDS = (_STUDY, _SERIES, _SOP_INSTANCE)
 _PATIENT_ID, _ISSUER, _CHARSET, _FRAME_OF_REFERENCE = 0x00100020, 0x00100021, 0x00080005, 0x00200052
-_IMAGE_TYPE, _BURNED_IN = 0x00080008, 0x00280301
+_IMAGE_TYPE, _BURNED_IN, _PIXEL_DATA = 0x00080008, 0x00280301, 0x7FE00010
 _NATIVE = frozenset({IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN, "1.2.840.10008.1.2.1.99"})
 _PATIENTS_REMEMBERED = 32
 _SUBJECTS_REMEMBERED = 8
@@ -151,6 +152,7 @@ class Deidentifier:
             else received.transfer_syntax_uid,
             methods=methods,
             policy=policy.name,
+            pending=_pending(policy, sop_class_uid, by_tag),
             report=walked.report,
             taken=collect(elements, kept, patient.patient_id) if self._collect_taken else None,
         )
@@ -302,6 +304,15 @@ def _methods(policy: Policy, walked: walk.Walked, by_tag: Mapping[int, Element],
     if "clean_graphics" in policy.options and 0x00700001 not in by_tag and (planes or walked.report.get(walk.GRAPHICS_REMOVED)):
         done.add("clean_graphics")
     return (BASIC_PROFILE, *sorted(METHODS[option] for option in done))
+
+
+def _pending(policy: Policy, sop_class_uid: str, by_tag: Mapping[int, Element]) -> tuple[str, ...]:
+    """Return what must be cleaned, in that order, before anybody may see the object."""
+    pending = []
+    told = {"SOPClassUID": sop_class_uid}
+    if policy.clean_recognizable_visual_features and _PIXEL_DATA in by_tag and needs_defacing(told) is Verdict.CANDIDATE:
+        pending.append("faces")
+    return tuple(pending)
 
 
 def _tag(one: Element) -> int:
