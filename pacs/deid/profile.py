@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 
 from pacs.deid import graphics, markers, people, risk, walk
 from pacs.deid.actions import Subject
-from pacs.deid.candidates import Verdict, needs_defacing
 from pacs.deid.attest import attest
+from pacs.deid.candidates import Verdict, needs_defacing
 from pacs.deid.policy import BASIC_PROFILE, METHODS, POLICIES, Policy, Rules, digest
 from pacs.deid.pseudonym import Pseudonyms
 from pacs.deid.residue import Needles, search
