@@ -173,7 +173,7 @@ def with_own(own: Mapping[str, Iterable[str]]) -> Mapping[str, Policy]:
 CONTENT_SEQUENCES = frozenset({0x0040A730, 0x00400555, 0x00400610, 0x0040B020})
 """Content, Acquisition Context, Specimen Preparation and Waveform Annotation Sequence (PS3.15 E.3.4)."""
 
-_CLASS_UIDS = frozenset(
+CLASS_UIDS = frozenset(
     {0x00080016, 0x00081150, 0x0008001A, 0x0008001B, 0x00080062, 0x0008115A, 0x0008010C, 0x00080117, 0x00080118}
 )
 """UIDs that say what something is, not which one: SOP classes, coding schemes, context groups, mapping resources."""
@@ -360,5 +360,5 @@ _FIXED: dict[int, Action] = {
     0x00100010: Action.PATIENT_NAME,
     0x00100020: Action.PATIENT_ID,
     0x00080050: Action.ACCESSION,
-    **dict.fromkeys(_CLASS_UIDS, Action.KEEP_UID),
+    **dict.fromkeys(CLASS_UIDS, Action.KEEP_UID),
 }

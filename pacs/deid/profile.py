@@ -29,6 +29,7 @@ from pacs.standard import tables
 
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _UIDS = (_STUDY, _SERIES, _SOP_INSTANCE)
+_BIRTH_DATE = 0x00100030
 _PATIENT_ID, _ISSUER, _CHARSET, _FRAME_OF_REFERENCE = 0x00100020, 0x00100021, 0x00080005, 0x00200052
 _IMAGE_TYPE, _BURNED_IN, _PIXEL_DATA = 0x00080008, 0x00280301, 0x7FE00010
 _NATIVE = frozenset({IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN, "1.2.840.10008.1.2.1.99"})
@@ -135,7 +136,7 @@ class Deidentifier:
                 if self._pseudonyms.uid(uid) != uid and len(uid) > 8
             ]
         )
-        search(kept, needles, memory.harmless, originals)
+        search(kept, needles, memory.harmless, originals, foreign_uids=keeps_uids)
         methods = _methods(policy, walked, by_tag, planes)
         kept = self._finished(kept, by_tag, elements, planes, patient.patient_id, policy, methods)
         by_kept = {one.tag: one for one in kept} if keeps_uids else {}
@@ -227,9 +228,13 @@ class Deidentifier:
         naming: list[object] = [sop_class_uid, charsets]
         nested = patient.nested
         codes = people.codes_for(policy.options)
+        dated = policy.temporal != "UNMODIFIED"
+        days: set[str] = set()
         for one in elements:
             if one.vr == "PN" or one.tag in codes:
                 naming.append((one.tag, bytes(one.value)))
+            elif (one.vr == "DA" or one.vr == "DT") and (dated or one.tag == _BIRTH_DATE):
+                days.add(bytes(one.value[:8]).decode("latin-1"))
             elif one.vr == "SQ":
                 if isinstance(one.value, bytes):
                     found = nested.get((one.tag, one.value))
@@ -241,11 +246,12 @@ class Deidentifier:
                     found = people.named_within(one, charsets, 0, codes)
                 if found != people.NOBODY:
                     naming.append(found)
+        naming.append(frozenset(days))
         key = tuple(naming)
         known = patient.memories.get(key)
         if known is None:
             names, identifiers = people.named_in(elements, charsets, 0, codes)
-            who = identity(names, identifiers)
+            who = identity(names, identifiers, days)
             subject = Subject(
                 self._pseudonyms,
                 patient.patient_id,
@@ -254,7 +260,7 @@ class Deidentifier:
                 charsets,
                 keep_uids="retain_uids" in policy.options,
             )
-            known = (walk.Memory(self._rules_of(policy, sop_class_uid), subject), Needles(who))
+            known = (walk.Memory(self._rules_of(policy, sop_class_uid), subject), Needles(who, charsets))
             if len(patient.memories) >= _SUBJECTS_REMEMBERED:
                 patient.memories.clear()
             patient.memories[key] = known

@@ -58,6 +58,8 @@ _UNITS = frozenset(
     "mm cm m um µm ms s sec secs min h hr hz khz mhz kv kvp kev mev ma mas mg ml cc gy mgy cgy bq mbq kbq mci t deg d x th st "
     "nd rd i f w fps hu mmol kg g l pct ph y yr yrs wk wks mo mth bit bits ch sl fr b".split()
 )
+_IDEOGRAPHS = re.compile("[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f]+")
+"""Han, Kana and Hangul: one sign can be a family name."""
 _ORPHANS = re.compile(r"(?: ?[,;:=^/_|&+()\[\]{}<>-] ?){2,}")
 
 
@@ -78,38 +80,79 @@ class Identity:
         return [match.span() for match in pattern.finditer(fold(text))] if pattern is not None else []
 
 
-def identity(names: Iterable[str], codes: Iterable[str]) -> Identity:
-    """Return the identity set of person names (PN, all component groups) and identifiers (anything else, as it stands)."""
+def identity(names: Iterable[str], codes: Iterable[str], dates: Iterable[str] = ()) -> Identity:
+    """Return the identity set.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Person names (PN, all component groups).
+    codes : iterable of str
+        Identifiers, addresses, anything that is looked for as it stands.
+    dates : iterable of str
+        Days, YYYYMMDD, that are looked for in the ways in which people write them.
+    """
     words: set[str] = set()
     spellings: set[str] = set()
     for name in names:
-        whole = []
-        for spelled in re.split(r"[\^=\\\s,.]+", name.lower()):
-            spelled = spelled.strip("-'’()[]\"")
-            component = fold(spelled)
-            shortest = SHORTEST_NAME if component.isascii() else 2
-            if len(component) < shortest or component in NOT_NAMES or not any(char.isalpha() for char in component):
-                continue
-            words.add(component)
-            whole.append(component)
-            if spelled != component:
-                spellings.add(spelled)
-        for first, second in pairwise(whole):
-            # "DOEJOHN" and "JohnDoe" have no separator to find the parts by.
-            words.update((first + second, second + first))
+        for group in re.split(r"[=\\]", name.lower()):
+            _add_name(group, words, spellings)
     found: set[str] = set()
     for code in codes:
         bare = "".join(char for char in fold(code) if char.isalnum())
         if len(bare) >= SHORTEST_CODE and len(set(bare)) > 1 and bare not in NOT_NAMES:
             found.add(bare)
+    for day in dates:
+        found |= _written(day)
     return Identity(frozenset(words), frozenset(found), frozenset(spellings))
+
+
+def _add_name(group: str, words: set[str], spellings: set[str]) -> None:
+    """Add the components of one group of a name, their parts, and what is written together: "DOEJOHN", "jdoe", "Li J"."""
+    whole = []
+    for spelled in re.split(r"[\^\s,.]+", group):
+        spelled = spelled.strip("-'’()[]\"")
+        parts = [part for part in re.split(r"[-'’]+", spelled) if part]
+        component = "".join(map(fold, parts))
+        if component in NOT_NAMES or not any(char.isalpha() for char in component):
+            continue
+        whole.append(component)
+        for bare, form in ((component, spelled), *((fold(part), part) for part in parts)):
+            shortest = SHORTEST_NAME if bare.isascii() else 1 if _IDEOGRAPHS.search(bare) else 2
+            if len(bare) >= shortest and bare not in NOT_NAMES:
+                words.add(bare)
+                if form != bare:
+                    spellings.add(form)
+    for first, second in pairwise(whole):
+        # "DOEJOHN" and "JohnDoe" have no separator to find the parts by; a short name is found with the other one only.
+        words.update(both for both in (first + second, second + first) if len(both) >= SHORTEST_NAME)
+    family, given = (whole[0], whole[1:]) if whole else ("", [])
+    if len(family) > 1:
+        for number in range(1, len(given) + 1):
+            initials = "".join(one[0] for one in given[:number])
+            words.update(both for both in (initials + family, family + initials) if len(both) >= SHORTEST_NAME)
+
+
+_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+
+
+def _written(day: str) -> set[str]:
+    """Return how a day is written, without separators: 20240229, 29022024, 02292024, 29feb2024, feb292024."""
+    if not re.fullmatch(r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])[0-3][0-9]", day):
+        return set()
+    year, month, number = day[:4], day[4:6], day[6:]
+    name = _MONTHS[int(month) - 1]
+    return {day, number + month + year, month + number + year, number + name + year, name + number + year}
 
 
 @lru_cache(maxsize=512)
 def _echo_pattern(identity: Identity) -> re.Pattern[str] | None:
     gap, small_gap, parts = r"[\W_]*", r"[\W_]{0,2}", []
     for word in sorted(identity.words, key=lambda word: (-len(word), word)):
-        parts.append(rf"(?<![^\W\d_]){gap.join(map(re.escape, word))}(?![^\W\d_])")
+        spaced = gap.join(map(re.escape, word))
+        # Between ideographs there are no spaces: a name of two or more is found within a sentence.
+        inside = len(word) > 1 and _IDEOGRAPHS.fullmatch(word)
+        parts.append(spaced if inside else rf"(?<![^\W\d_]){spaced}(?![^\W\d_])")
     for code in sorted(identity.codes, key=lambda code: (-len(code), code)):
         parts.append(rf"(?<![^\W_]){small_gap.join(map(re.escape, code))}(?![^\W_])")
     return re.compile("|".join(parts)) if parts else None
@@ -160,7 +203,7 @@ def clean(text: str, identity: Identity) -> str:
 
 def in_vocabulary(text: str) -> bool:
     """Say whether every word of `text` is in the vocabulary (a name that is such a word cannot be told from it)."""
-    return all(token.lower() in vocabulary() for token in _TOKEN.findall(text) if not token.isdigit())
+    return all(fold(token) in vocabulary() for token in _TOKEN.findall(text) if not token.isdigit())
 
 
 @cache
@@ -171,10 +214,10 @@ def vocabulary() -> frozenset[str]:
 
 @lru_cache(maxsize=16384)
 def _allowed(token: str) -> bool:
-    lowered = token.lower()
+    lowered = fold(token)
     if not lowered.isascii():
         return False
-    if lowered in vocabulary() or (len(lowered) == 1):
+    if lowered in vocabulary() or (len(token) == 1 and token.isascii()):
         return True
     if lowered.isdigit():
         return len(lowered) <= 4
