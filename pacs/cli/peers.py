@@ -21,6 +21,16 @@ def add(
     identity: Annotated[
         str, typer.Option(help="pseudonym, or original: it queries by, and gets, what the sender had sent.")
     ] = IDENTITIES[0],
+    tls: Annotated[bool, typer.Option("--tls", help="Call it over TLS (dicom.tls_ca says whose certificate counts).")] = False,
+    any_address: Annotated[
+        bool, typer.Option("--any-address", help="Serve it from other addresses than its host's too, when off loopback.")
+    ] = False,
+    user: Annotated[
+        bool, typer.Option("--user", help="It must give the name and the secret of an API token as user identity.")
+    ] = False,
+    warn: Annotated[
+        bool, typer.Option("--warn", help="Answer what it stores with B000, because de-identification changed it, not 0000.")
+    ] = False,
 ) -> None:
     """Add a peer, or change it; takes effect at once."""
     allowed = frozenset(one.strip() for one in may.split(",") if one.strip())
@@ -32,8 +42,10 @@ def add(
         raise fail("a port lies between 1 and 65535", 2)
     if identity not in IDENTITIES:
         raise fail(f"--identity takes one of {', '.join(IDENTITIES)}", 2)
+    chosen = {"tls": tls, "any-address": any_address, "user": user, "warn": warn}
+    options = frozenset(name for name, given in chosen.items() if given)
     with open_archive("cli") as (_, archive):
-        archive.index.peers.add(Peer(ae_title.strip(), host, port, allowed, identity))
+        archive.index.peers.add(Peer(ae_title.strip(), host, port, allowed, identity, options))
     out.print(f"{ae_title.strip()} is {host}:{port}", highlight=False)
 
 
@@ -48,10 +60,18 @@ def list_peers(as_json: Json = False) -> None:
                 "port": peer.port,
                 "may": sorted(peer.may),
                 "identity": peer.identity,
+                "options": sorted(peer.options),
             }
             for peer in archive.index.peers.list()
         ]
-    columns = {"ae_title": "AE title", "host": "Host", "port": "Port", "may": "May", "identity": "Identity"}
+    columns = {
+        "ae_title": "AE title",
+        "host": "Host",
+        "port": "Port",
+        "may": "May",
+        "identity": "Identity",
+        "options": "Options",
+    }
     show(rows, columns=columns, as_json=as_json, empty="No peers. Add one with `pacs peers add AET HOST PORT`.")
 
 
@@ -68,12 +88,13 @@ def remove(ae_title: Annotated[str, typer.Argument(metavar="AET")]) -> None:
 @app.command()
 def echo(ae_title: Annotated[str, typer.Argument(metavar="AET")]) -> None:
     """Ask a peer for a C-ECHO."""
-    from pacs.dimse import scu
+    from pacs.dimse import scu, tls
 
     with open_archive("cli") as (settings, archive):
         peer = archive.index.peers.get(ae_title)
         if peer is None:
             raise fail(f"there is no peer {ae_title}; add it with `pacs peers add {ae_title} HOST PORT`")
         with one_line_errors():
-            scu.echo(peer.host, peer.port, peer.ae_title, calling=settings.dicom.ae_title)
+            secured = tls.for_peer(settings.dicom, peer)
+            scu.echo(peer.host, peer.port, peer.ae_title, calling=settings.dicom.ae_title, tls=secured)
     out.print(f"{ae_title} answers", highlight=False)

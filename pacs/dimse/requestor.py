@@ -4,6 +4,7 @@ Such an association has no thread that serves requests: its owner sends and wait
 (at most 128 presentation contexts), PS3.7 9.1.1 and D.3.3.4.
 """
 
+import ssl
 from collections.abc import Iterable, Sequence
 
 from pydicom.uid import UID
@@ -39,6 +40,7 @@ def associate(
     as_scp: Iterable[str] = (),
     timeout_s: float = 60.0,
     object_limit: int = 1 << 32,
+    tls: ssl.SSLContext | None = None,
 ) -> LaneAssociation:
     """Open an association. Raises `PeerUnavailable` where there is no connection, or it is rejected or aborted.
 
@@ -48,6 +50,8 @@ def associate(
         At most 128, each a presentation context of its own.
     as_scp : iterable of str
         SOP Classes for which we want to be SCP too (PS3.7 D.3.3.4), as C-GET needs.
+    tls : ssl.SSLContext, optional
+        Speak TLS; the peer's certificate must be one of `host`.
     """
     ae = AE(ae_title=calling)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
@@ -56,7 +60,10 @@ def associate(
     try:
         remote = AddressInformation.from_addr_port(host, port)
         local = AddressInformation.from_tuple(("", 0) if remote.is_ipv4 else ("::0", 0))
-        association.set_socket(LaneSocket(association, address=local))
+        connection = LaneSocket(association, address=local)
+        if tls is not None:
+            connection.tls_args = (tls, host)
+        association.set_socket(connection)
     except (OSError, ValueError) as error:
         raise PeerUnavailable(f"cannot reach {host}:{port}") from error
     association.acceptor.ae_title = called

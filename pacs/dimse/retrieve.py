@@ -14,7 +14,7 @@ from typing import Protocol
 from pacs import reidentify
 from pacs import retrieve as way_out
 from pacs.archive import Archive
-from pacs.dimse import contexts, identifier, messages, query, requestor, status
+from pacs.dimse import contexts, identifier, messages, query, requestor, status, tls
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.logs import get_logger
@@ -397,6 +397,7 @@ class _Onward:
                 calling=settings.ae_title,
                 proposals=sorted(self._proposed),
                 timeout_s=settings.idle_timeout_s,
+                tls=tls.for_peer(settings, self._peer),
             )
         message_id = next(self._message_ids)
         return _send_stored(

@@ -8,6 +8,7 @@ is one encoded anew. PS3.4 Annexes A, B and C; PS3.7 9.1.
 import contextlib
 import mmap
 import os
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -61,9 +62,18 @@ class SendReport:
         return [result for result in self.results if not result.stored]
 
 
-def echo(host: str, port: int, ae_title: str, *, calling: str = "MINIPACS", timeout_s: float = 10.0) -> int:
+def echo(
+    host: str,
+    port: int,
+    ae_title: str,
+    *,
+    calling: str = "MINIPACS",
+    timeout_s: float = 10.0,
+    tls: ssl.SSLContext | None = None,
+) -> int:
     """Verify a peer; returns its status, 0 for success. Raises `PeerUnavailable`."""
-    with _open(host, port, ae_title, calling, [(contexts.VERIFICATION, contexts.MESSAGE_SYNTAXES)], timeout_s) as association:
+    proposals = [(contexts.VERIFICATION, contexts.MESSAGE_SYNTAXES)]
+    with _open(host, port, ae_title, calling, proposals, timeout_s, tls=tls) as association:
         context_id = _context(association, contexts.VERIFICATION)[0]
         asked: dict[int, int | str] = {messages.AFFECTED_SOP_CLASS_UID: contexts.VERIFICATION, messages.MESSAGE_ID: 1}
         association.dimse.send(context_id, messages.encode(Command.C_ECHO_RQ, asked))
@@ -71,14 +81,21 @@ def echo(host: str, port: int, ae_title: str, *, calling: str = "MINIPACS", time
 
 
 def find(
-    host: str, port: int, ae_title: str, keys: Mapping[str, str], *, calling: str = "MINIPACS", timeout_s: float = 60.0
+    host: str,
+    port: int,
+    ae_title: str,
+    keys: Mapping[str, str],
+    *,
+    calling: str = "MINIPACS",
+    timeout_s: float = 60.0,
+    tls: ssl.SSLContext | None = None,
 ) -> list[dict[str, str]]:
     """Query a peer in the Study Root model; `keys` are keyword -> value, QueryRetrieveLevel among them.
 
     Raises `PeerUnavailable`, or `NotUnderstood` with the status where the peer refuses.
     """
     uid = contexts.STUDY_ROOT_FIND
-    with _open(host, port, ae_title, calling, [(uid, contexts.MESSAGE_SYNTAXES)], timeout_s) as association:
+    with _open(host, port, ae_title, calling, [(uid, contexts.MESSAGE_SYNTAXES)], timeout_s, tls=tls) as association:
         context_id, syntax = _context(association, uid)
         _request(association, context_id, syntax, Command.C_FIND_RQ, uid, keys)
         answers: list[dict[str, str]] = []
@@ -102,6 +119,7 @@ def get(
     calling: str = "MINIPACS",
     timeout_s: float = 60.0,
     sop_classes: Sequence[str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> int:
     """Retrieve a study by C-GET into `directory`, one Part 10 file an instance; return how many files were written.
 
@@ -110,7 +128,7 @@ def get(
     """
     if sop_classes is None:
         asked = {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": study_uid, "SOPClassesInStudy": ""}
-        found = find(host, port, ae_title, asked, calling=calling, timeout_s=timeout_s)
+        found = find(host, port, ae_title, asked, calling=calling, timeout_s=timeout_s, tls=tls)
         sop_classes = [uid for row in found for uid in row.get("SOPClassesInStudy", "").split("\\") if uid]
     uid = contexts.STUDY_ROOT_GET
     # A context for each syntax we can expect, so that nothing needs to be decompressed for us; with many classes the likely.
@@ -121,7 +139,7 @@ def get(
         proposals += [(sop_class, (syntax,)) for syntax in list(dict.fromkeys(likely))[:room]]
     count = 0
     directory.mkdir(parents=True, exist_ok=True)
-    with _open(host, port, ae_title, calling, proposals[:CONTEXT_LIMIT], timeout_s, as_scp=sop_classes) as association:
+    with _open(host, port, ae_title, calling, proposals[:CONTEXT_LIMIT], timeout_s, sop_classes, tls) as association:
         context_id, syntax = _context(association, uid)
         keys = {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": study_uid}
         _request(association, context_id, syntax, Command.C_GET_RQ, uid, keys)
@@ -143,13 +161,14 @@ def send(
     calling: str = "MINIPACS",
     on_progress: Callable[[FileResult], None] | None = None,
     timeout_s: float = 60.0,
+    tls: ssl.SSLContext | None = None,
 ) -> SendReport:
     """Send files to a peer, each in its own transfer syntax where the peer takes it; one that fails does not stop the rest.
 
     Raises `PeerUnavailable` only where not even the first association comes about.
     """
     report = SendReport()
-    with _Sender(host, port, ae_title, calling, timeout_s) as sender:
+    with _Sender(host, port, ae_title, calling, timeout_s, tls) as sender:
         for group in _groups(files, _LOOK_AHEAD):
             known = [(path, *_meta(path)) for path in group]
             sender.expect((cls, syntax) for _, cls, _, syntax in known if syntax)
@@ -164,8 +183,11 @@ def send(
 class _Sender:
     """Keeps an association that can carry what comes next, and opens another one when it cannot."""
 
-    def __init__(self, host: str, port: int, called: str, calling: str, timeout_s: float) -> None:
+    def __init__(
+        self, host: str, port: int, called: str, calling: str, timeout_s: float, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._where = (host, port)
+        self._tls = tls
         self._called, self._calling, self._timeout_s = called, calling, timeout_s
         self._association: LaneAssociation | None = None
         self._proposed: set[tuple[str, str]] = set()
@@ -205,7 +227,13 @@ class _Sender:
         host, port = self._where
         try:
             self._association = associate(
-                host, port, called=self._called, calling=self._calling, proposals=proposals, timeout_s=self._timeout_s
+                host,
+                port,
+                called=self._called,
+                calling=self._calling,
+                proposals=proposals,
+                timeout_s=self._timeout_s,
+                tls=self._tls,
             )
             self._ever, self._missed = True, 0
         except PeerUnavailable:
@@ -257,8 +285,11 @@ def _open(
     proposals: Sequence[Proposal],
     timeout_s: float,
     as_scp: Iterable[str] = (),
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[LaneAssociation]:
-    association = associate(host, port, called=called, calling=calling, proposals=proposals, as_scp=as_scp, timeout_s=timeout_s)
+    association = associate(
+        host, port, called=called, calling=calling, proposals=proposals, as_scp=as_scp, timeout_s=timeout_s, tls=tls
+    )
     try:
         yield association
     except AssociationLost as error:

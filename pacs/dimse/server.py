@@ -1,11 +1,12 @@
 """The DIMSE door: listens, decides who may come in, and hands each request to its service.
 
 PS3.8 9.3.4 (rejections), PS3.7 Annex D (negotiation). The association itself is `lane`'s, what is negotiated is `contexts`',
-and the services are `storage`, `query` and `retrieve`. TLS, user identity and storage commitment are deliberately absent yet.
+who may come in is `entrance`'s, and the services are `storage`, `query` and `retrieve`. One archive may listen twice, plainly
+and over TLS; the limits hold for both together.
 """
 
-import ipaddress
-import socket
+import contextlib
+import ssl
 import sys
 import threading
 import time
@@ -15,24 +16,25 @@ from datetime import datetime
 from typing import Any
 
 from pynetdicom import AE, evt
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from pynetdicom.transport import AssociationServer, RequestHandler
 
 from pacs.archive import Archive
 from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs.dimse import contexts, messages, query, retrieve, status, storage
+from pacs.dimse import contexts, entrance, messages, query, retrieve, status, storage, tls
 from pacs.dimse.lane import Budget, LaneAssociation
 from pacs.dimse.messages import Command, Message
+from pacs.dimse.tls import TlsConnection
 from pacs.dimse.upper_layer import LaneSocket
 from pacs.logs import bind, get_logger
 from pacs.model.errors import ConfigurationError
-from pacs.model.peer import SERVICES
-from pacs.settings import Settings
+from pacs.model.peer import SERVICES, Peer
 
 log = get_logger(__name__)
 
 ARTIM_S = 15.0
 """How long a connection may take to ask for an association, or to close after we ended one (PS3.8 9.1.5)."""
-APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+PERMANENT, SERVICE_USER, ACSE = 1, 1, 2
 
 
 def serve(archive: Archive, *, ready: Callable[[], None] | None = None, stop: threading.Event) -> None:
@@ -40,23 +42,61 @@ def serve(archive: Archive, *, ready: Callable[[], None] | None = None, stop: th
 
     Raises `ConfigurationError` where the port cannot be had.
     """
-    server = listen(archive)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="dicom-listener", daemon=True)
-    thread.start()
-    host, port = server.server_address[:2]
-    log.info("dicom_listening", host=host, port=port, ae_title=archive.settings.dicom.ae_title)
-    try:
+    dicom = archive.settings.dicom
+    with contextlib.ExitStack() as stack:
+        servers = [listen(archive)]
+        stack.callback(_stop, servers, dicom.drain_s)
+        if dicom.tls_port:
+            servers.append(listen(archive, beside=servers[0]))
+        for server in servers:
+            thread = threading.Thread(
+                target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="dicom-listener", daemon=True
+            )
+            thread.start()
+            host, port = server.server_address[:2]
+            kind = "tls" if server.tls is not None else "plain"
+            log.info("dicom_listening", host=host, port=port, ae_title=dicom.ae_title, kind=kind)
         if ready is not None:
             ready()
         stop.wait()
-    finally:
-        server.drain(archive.settings.dicom.drain_s)
-        thread.join(5.0)
-        log.info("dicom_stopped")
 
 
-def listen(archive: Archive) -> "DicomServer":
-    """Bind the port and return the server; its `serve_forever` accepts associations."""
+def _stop(servers: "list[DicomServer]", drain_s: float) -> None:
+    for server in servers:
+        server.close()
+    servers[0].drain(drain_s)
+    log.info("dicom_stopped")
+
+
+def listen(archive: Archive, *, beside: "DicomServer | None" = None) -> "DicomServer":
+    """Bind the port and return the server; its `serve_forever` accepts associations.
+
+    With `beside`, bind the TLS port too, and count its associations with those of that server. Raises `ConfigurationError`.
+    """
+    dicom = archive.settings.dicom
+    secured = tls.server_context(dicom) if dicom.tls or beside is not None else None
+    port = dicom.port if beside is None else dicom.tls_port
+    ae = beside.ae if beside is not None else _entity(archive)
+    try:
+        server = DicomServer(
+            ae,
+            (dicom.host, port),
+            dicom.ae_title,
+            ae.supported_contexts,
+            evt_handlers=[(evt.EVT_REQUESTED, _requested), (evt.EVT_SOP_EXTENDED, _extended)],
+            request_handler=_Handler,
+        )
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        variable = "PACS_DICOM_PORT" if beside is None else "PACS_DICOM_TLS_PORT"
+        raise ConfigurationError(
+            f"DICOM port {port} is in use or not available on {dicom.host} ({reason}); stop the other program or set {variable}"
+        ) from error
+    server.open_to(archive, secured, beside.budget if beside is not None else None)
+    return server
+
+
+def _entity(archive: Archive) -> "_Entity":
     dicom = archive.settings.dicom
     ae = _Entity(ae_title=dicom.ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
@@ -68,23 +108,7 @@ def listen(archive: Archive) -> "DicomServer":
     ae.network_timeout = dicom.idle_timeout_s
     # pynetdicom wants to know at least one context; what counts is decided for each association in `_requested`.
     ae.add_supported_context(contexts.VERIFICATION)
-    try:
-        server = DicomServer(
-            ae,
-            (dicom.host, dicom.port),
-            dicom.ae_title,
-            ae.supported_contexts,
-            evt_handlers=[(evt.EVT_REQUESTED, _requested), (evt.EVT_SOP_EXTENDED, _extended)],
-            request_handler=_Handler,
-        )
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigurationError(
-            f"DICOM port {dicom.port} is in use or not available on {dicom.host} ({reason}); "
-            "stop the other program or set PACS_DICOM_PORT"
-        ) from error
-    server.open_to(archive)
-    return server
+    return ae
 
 
 class DicomServer(AssociationServer):
@@ -93,14 +117,22 @@ class DicomServer(AssociationServer):
     request_queue_size = 128
     archive: Archive
     budget: Budget
+    tls: ssl.SSLContext | None
 
-    def open_to(self, archive: Archive) -> None:
-        """Tell the server whose door it is."""
+    def open_to(self, archive: Archive, secured: ssl.SSLContext | None, budget: Budget | None = None) -> None:
+        """Tell the server whose door it is, and over what it speaks."""
         self.archive = archive
+        self.tls = secured
         limit = archive.settings.dicom.maximum_object_mb << 20
         self.object_limit = limit
-        self.budget = Budget(2 * limit)
-        self.open_to_all = is_loopback(archive.settings)
+        self.budget = budget or Budget(2 * limit)
+        self.open_to_all = entrance.is_loopback(archive.settings)
+        self._serving = self._closed = False
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Accept connections until `close`."""
+        self._serving = True
+        super().serve_forever(poll_interval)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Refuse connections that are far beyond the limit of associations; those just beyond it get a proper answer."""
@@ -115,10 +147,17 @@ class DicomServer(AssociationServer):
     def service_actions(self) -> None:
         """Do nothing between connections (the library would collect garbage here)."""
 
+    def close(self) -> None:
+        """Stop listening; closing twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            if self._serving:
+                super(AssociationServer, self).shutdown()
+            self.server_close()
+
     def drain(self, seconds: float) -> None:
         """Stop listening, wait for open associations, then abort those that are left."""
-        super(AssociationServer, self).shutdown()
-        self.server_close()
+        self.close()
         deadline = time.monotonic() + seconds
         while self.active_associations and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -129,14 +168,6 @@ class DicomServer(AssociationServer):
             association.terminate()
         for association in left:
             association.join(3.0)
-
-
-def is_loopback(settings: Settings) -> bool:
-    """Say whether we listen on this machine only."""
-    try:
-        return ipaddress.ip_address(settings.dicom.host).is_loopback
-    except ValueError:
-        return settings.dicom.host == "localhost"
 
 
 class _Entity(AE):
@@ -161,7 +192,8 @@ class _Handler(RequestHandler):
         association.association_id = str(uuid.uuid4())
         service = _Service(server.archive, association)
         association.serve, association.ended = service.serve, service.ended
-        association.set_socket(LaneSocket(association, client_socket=self.request))
+        connection = self.request if server.tls is None else TlsConnection.accepted(self.request, server.tls)
+        association.set_socket(LaneSocket(association, client_socket=connection))
         association.acceptor.maximum_length = self.ae.maximum_pdu_size
         association.acceptor.ae_title = server.ae_title
         association.acceptor.address_info = self.local
@@ -184,20 +216,28 @@ def _requested(event: Any) -> None:
     archive: Archive = server.archive
     primitive = association.requestor.primitive
     calling, called = primitive.calling_ae_title.strip(), primitive.called_ae_title.strip()
-    bind(calling_ae_title=calling, address=association.requestor.address_info.address)
-    reason = 0
-    if primitive.application_context_name != APPLICATION_CONTEXT:
-        reason = 2
-    elif archive.settings.dicom.require_called_ae_title and called != archive.settings.dicom.ae_title.strip():
-        reason = 7
-    elif not server.open_to_all and archive.index.peers.get(calling) is None:
-        reason = 3
+    address = association.requestor.address_info.address
+    bind(calling_ae_title=calling, address=address)
+    source, reason = SERVICE_USER, entrance.refusal(archive, primitive, address)
+    item = association.requestor.user_identity
+    given = None
+    if item is not None:
+        given = entrance.Identity(item.user_identity_type, bytes(item.primary_field), bytes(item.secondary_field or b""))
+    if not reason and not entrance.believed(archive, calling, given):
+        log.warning("user_identity_refused")
+        # PS3.7 D.3.3.7 leaves result and reason to us: ACSE, no reason given.
+        source, reason = ACSE, 1
     if reason:
         log.warning("association_rejected", called_ae_title=called, reason=reason)
-        association.acse.send_reject(1, 1, reason)
+        association.acse.send_reject(PERMANENT, source, reason)
         association.is_rejected = True
         association.kill()
         return
+    if given is not None and given.kind == entrance.USERNAME_AND_PASSCODE and item.positive_response_requested:
+        # PS3.7 D.3.3.7.2: the response is empty for kinds 1 and 2; pynetdicom leaves it out.
+        confirmed = UserIdentityNegotiation()
+        confirmed.server_response = b""
+        association.acceptor.add_negotiation_item(confirmed)
     association.acceptor.supported_contexts = contexts.supported(primitive.presentation_context_definition_list)
 
 
@@ -260,20 +300,16 @@ class _Service:
             # On loopback callers need no introduction; a configured peer is held to its permissions everywhere.
             stranger = frozenset(SERVICES if self._association._server.open_to_all else ())
             self._may = peer.may if peer is not None else stranger
-            self._originals = peer is not None and peer.identity == "original" and self._calls_from(peer.host)
+            self._originals = peer is not None and peer.identity == "original" and self._calls_from(peer)
         return service in self._may
 
     def _sees_originals(self) -> bool:
         """Say whether the caller is a peer marked so; asked after `_allowed`."""
         return self._originals
 
-    def _calls_from(self, host: str) -> bool:
-        """Say whether the association comes from `host`: an AE title alone is no proof of who calls."""
-        try:
-            known = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
-        except OSError:
-            known = set()
-        if self._association.requestor.address_info.address in known:
+    def _calls_from(self, peer: Peer) -> bool:
+        """Say whether the association comes from the peer's host: an AE title alone is no proof of who calls."""
+        if entrance.calls_from(peer, self._association.requestor.address_info.address):
             return True
         log.warning("original_identity_refused", reason="the address is not that of the peer")
         return False

@@ -9,6 +9,7 @@ import contextlib
 import queue
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -20,6 +21,7 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
 from pynetdicom.transport import AssociationSocket
 
+from pacs.dimse.tls import TlsConnection
 from pacs.logs import get_logger
 from pacs.model.instance import Buffer
 
@@ -37,6 +39,8 @@ ASSOCIATE_PDU_LIMIT = 1 << 20
 GOODBYE_S = 1.0
 """How long the other side may take to close after a reject, release or abort; a close with unread data would be a reset."""
 
+Connection = socket.socket | TlsConnection
+
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _PDU = struct.Struct(">BBI")
 
@@ -44,7 +48,11 @@ _PDU = struct.Struct(">BBI")
 class LaneSocket(AssociationSocket):
     """A socket with TCP_NODELAY, one writer at a time, and a deadline for every PDU."""
 
-    def __init__(self, assoc: "LaneAssociation", client_socket: socket.socket | None = None, address: Any = None) -> None:
+    socket: Any
+
+    def __init__(
+        self, assoc: "LaneAssociation", client_socket: socket.socket | TlsConnection | None = None, address: Any = None
+    ) -> None:
         self._write_lock = threading.Lock()
         super().__init__(assoc, client_socket=client_socket, address=address)
         if self.socket is not None:
@@ -55,6 +63,8 @@ class LaneSocket(AssociationSocket):
 
     def connect(self, primitive: Any) -> None:
         super().connect(primitive)
+        if isinstance(self.socket, ssl.SSLSocket):
+            self.socket = TlsConnection(self.socket)
         if self.socket is not None:
             self.socket.settimeout(self.assoc.network_timeout)
 
@@ -64,6 +74,8 @@ class LaneSocket(AssociationSocket):
         if connected is None or not self._is_connected:
             return False
         try:
+            if isinstance(connected, TlsConnection):
+                return connected.ready
             return connected in readable([connected], 0)
         except (OSError, ValueError):
             self.event_queue.put("Evt17")
@@ -163,6 +175,7 @@ class LaneDul(DULServiceProvider):
         self._idle_timer.start()
         self.assoc._dul_ready.set()
         try:
+            self._shake_hands()
             while not self._kill_thread:
                 self._turn()
         except Exception as error:
@@ -182,6 +195,16 @@ class LaneDul(DULServiceProvider):
             self._alarm.close()
             self._bell.close()
 
+    def _shake_hands(self) -> None:
+        """Agree on keys with a caller, in this thread: it holds up its own association only."""
+        connection = self.socket.socket if self.socket is not None else None
+        if isinstance(connection, TlsConnection):
+            try:
+                connection.handshake(self.assoc.acse_timeout)
+            except OSError as error:
+                log.warning("tls_refused", error=type(error).__name__)
+                self.socket.close()
+
     def _turn(self) -> None:
         if self.artim_timer.expired:
             self.event_queue.put("Evt18")
@@ -198,7 +221,7 @@ class LaneDul(DULServiceProvider):
         self.state_machine.do_action(event)
 
     def _wait(self) -> None:
-        sockets = [self._alarm]
+        sockets: list[Connection] = [self._alarm]
         if self.socket is not None and self.socket.socket is not None and self.socket._is_connected:
             sockets.append(self.socket.socket)
         try:
@@ -279,8 +302,11 @@ class _Announcing(queue.Queue):  # type: ignore[type-arg]
         self._announce(item)
 
 
-def readable(sockets: Sequence[socket.socket], timeout_s: float) -> list[socket.socket]:
+def readable(sockets: Sequence[Connection], timeout_s: float) -> list[Connection]:
     """Return those of `sockets` that have something to read (or have ended); `select` alone stops at descriptor 1023."""
+    waiting: list[Connection] = [one for one in sockets if isinstance(one, TlsConnection) and one.waits]
+    if waiting:
+        return waiting
     if not hasattr(select, "poll"):
         return select.select(sockets, [], [], timeout_s)[0]
     poller = select.poll()
