@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from pacs.deid import icc
 from pacs.deid.dates import clean_age, clean_time, shift_date, shift_date_time
 from pacs.deid.policy import Action
 from pacs.deid.pseudonym import Pseudonyms, is_registered, is_uid
@@ -18,6 +19,7 @@ from pacs.dicom.elements import UNIT_BYTES, element
 from pacs.model.instance import Element
 
 CODING_SCHEME_DESIGNATOR = 0x00080102
+_ICC_PROFILE = 0x00282000
 REMOVED = "REMOVED"
 """The dummy text: conspicuous, valid in CS, LO, SH, PN and AE alike."""
 
@@ -121,6 +123,9 @@ def _keep(one: Element, otherwise: Action, subject: Subject) -> Element | None:
         return _map_uids(one, otherwise, subject)
     if one.vr in ("PN", "AE", "UR"):
         return empty(one)
+    if one.tag == _ICC_PROFILE:
+        profile = icc.blanked(bytes(one.value))
+        return element(one.tag, one.vr, profile) if profile else None
     return _scrub(one, otherwise, subject) if one.vr in _TEXT else one
 
 

@@ -49,6 +49,18 @@ def of(policy: Policy, methods: tuple[str, ...]) -> tuple[Element, ...]:
     )
 
 
+def merged(added: Sequence[Element], kept: list[Element]) -> list[Element]:
+    """Return the elements to add to what was kept; equipment that contributed before stays named, in front of ours."""
+    for place, one in enumerate(kept):
+        if one.tag == EQUIPMENT:
+            del kept[place]
+            before = bytes(one.value)
+            return [element(EQUIPMENT, "SQ", before + bytes(ours.value)) if ours.tag == EQUIPMENT else ours for ours in added]
+        if one.tag > EQUIPMENT:
+            break
+    return list(added)
+
+
 def clinical_trial(values: Mapping[str, str]) -> tuple[Element, ...]:
     """Return the elements of the Clinical Trial modules, none where nothing is configured.
 

@@ -184,6 +184,8 @@ _ALWAYS_REMOVED = frozenset(
 """Icon, incoming de-identification claims, private data characteristics, MAC parameters, original and modified attributes."""
 
 _VOCABULARY_DATES = frozenset({0x00080106, 0x00080107})
+_EXPLANATIONS = frozenset({0x00281055, 0x00283003})
+"""Window Center & Width Explanation and LUT Explanation: free text in which people have written names, and no row."""
 _SHARED, _PER_FRAME = "52009229/", "52009230/"
 _FUNCTIONAL_GROUP_TYPES = {0x00189074: "1C", 0x00189151: "1C", 0x00189516: "1C", 0x00189517: "1C", 0x00209158: "3"}
 """Frame dates and Frame Comments (PS3.3 C.7.6.16.2.2), which the Type tables lack."""
@@ -261,6 +263,10 @@ class Rules:
     def _supplementary(self, tag: int) -> Rule:
         """Return the rule for an attribute that no row names: by its VR, always at least looked at."""
         vr = vr_of(tag)
+        if tag in _EXPLANATIONS:
+            return Rule(Action.CLEAN if "clean_descriptors" in self._options else Action.REMOVE, Action.REMOVE)
+        if vr in ("ST", "LT", "UT"):
+            return Rule(Action.CLEAN, Action.DUMMY)
         return Rule(self.date if vr in ("DA", "DT", "TM") else _BY_VR.get(vr, Action.KEEP))
 
     def _by_type(self, code: str, path: str, tag: int) -> Action:

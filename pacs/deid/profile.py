@@ -295,7 +295,7 @@ class Deidentifier:
             tidied = graphics.tidy(pixel_data, elements, planes)
             if tidied is not pixel_data:
                 kept = [tidied if one.tag == 0x7FE00010 else one for one in kept]
-        kept += added
+        kept += markers.merged(added, kept)
         kept.sort(key=_tag)
         return kept
 
