@@ -4,7 +4,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
     MaximumLengthNotification,
+    ServiceParameter,
 )
 from pynetdicom.presentation import build_context
 
@@ -51,18 +52,25 @@ def opened(archive: Archive) -> Iterator[Door]:
         thread.join(5.0)
 
 
-def associate_bytes(called: str = "MINIPACS", *, abstract_syntax: str = "1.2.840.10008.1.1", context_name: str = "") -> bytes:
+def associate_bytes(
+    called: str = "MINIPACS",
+    *,
+    calling: str = "RAW",
+    abstract_syntax: str = "1.2.840.10008.1.1",
+    context_name: str = "",
+    items: Sequence[ServiceParameter] = (),
+) -> bytes:
     """Return an A-ASSOCIATE-RQ PDU proposing one presentation context."""
     request = A_ASSOCIATE()
     request.application_context_name = "1.2.840.10008.3.1.1.1"
-    request.calling_ae_title, request.called_ae_title = "RAW", called
+    request.calling_ae_title, request.called_ae_title = calling, called
     context = build_context(abstract_syntax)
     context.context_id = 1
     request.presentation_context_definition_list = [context]
     length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
     length.maximum_length_received = 16384
     implementation.implementation_class_uid = "1.2.3"
-    request.user_information = [length, implementation]
+    request.user_information = [length, implementation, *items]
     pdu = A_ASSOCIATE_RQ()
     pdu.from_primitive(request)
     encoded: bytes = pdu.encode()
