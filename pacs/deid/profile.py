@@ -9,6 +9,7 @@ are in `policy.py`, the engine in `walk.py`.
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -119,8 +120,8 @@ class Deidentifier:
         by_tag = {one.tag: one for one in elements}
         if 0x00041220 in by_tag:
             raise SOPClassNotSupported("a media directory is not an instance; send the files that it names")
-        sop_class_uid, uids = self._checked(received, by_tag)
         policy = self.policy_for(received)
+        sop_class_uid, uids, may_show_text = self._checked(received, by_tag, policy)
         patient = self._patient(policy, by_tag, uids["Study Instance UID (0020,000D)"])
         memory, needles = self._memory(policy, patient, elements, by_tag, sop_class_uid)
         planes = graphics.embedded_planes(elements) if any(0x60000102 <= tag <= 0x60FF0102 for tag in by_tag) else []
@@ -153,10 +154,29 @@ class Deidentifier:
             else received.transfer_syntax_uid,
             methods=methods,
             policy=policy.name,
-            pending=_pending(policy, sop_class_uid, by_tag),
+            pending=_pending(policy, sop_class_uid, by_tag, may_show_text),
             report=walked.report,
             taken=collect(elements, kept, patient.patient_id) if self._collect_taken else None,
         )
+
+    def under(self, policy: str) -> "Deidentifier":
+        """Return a de-identifier of the same pseudonyms and one policy for every source. Raises `ConfigurationError`."""
+        if policy not in self.policies:
+            raise ConfigurationError(f"there is no policy of this name; there are {', '.join(sorted(self.policies))}")
+        other = copy(self)
+        other.policy, other._by_source = self.policies[policy], {}
+        other.policy_digest = digest(other.policy)
+        other._rules, other._patients, other._lock = {}, OrderedDict(), threading.Lock()
+        return other
+
+    def treated(self, received: Received) -> tuple[list[Element], list[Element], Rules]:
+        """Return the elements before and after their treatment, and its rules; nothing is refused or added, for `explain`."""
+        elements = read(received.data_set, received.transfer_syntax_uid)
+        by_tag = {one.tag: one for one in elements}
+        policy = self.policy_for(received)
+        patient = self._patient(policy, by_tag, _text(by_tag, _STUDY))
+        memory, _ = self._memory(policy, patient, elements, by_tag, _text(by_tag, _SOP_CLASS))
+        return elements, walk.deidentify(elements, memory).kept, memory.rules
 
     def attest(self, received: Received) -> Deidentified:
         """Return an object that a processor made from instances of this archive; see `pacs.deid.attest`."""
@@ -179,7 +199,8 @@ class Deidentifier:
         """Return the Patient ID by which this archive knows a patient."""
         return self._pseudonyms.patient_id(patient_id.strip("\0 "), issuer.strip("\0 "))
 
-    def _checked(self, received: Received, by_tag: Mapping[int, Element]) -> tuple[str, dict[str, str]]:
+    def _checked(self, received: Received, by_tag: Mapping[int, Element], policy: Policy) -> tuple[str, dict[str, str], bool]:
+        """Return SOP class, UIDs, and whether the pixels must be searched for text before anybody sees them."""
         sop_class_uid = _text(by_tag, _SOP_CLASS)
         uids = {
             "Study Instance UID (0020,000D)": _text(by_tag, _STUDY),
@@ -189,11 +210,17 @@ class Deidentifier:
         risk.check_uids(received.sop_class_uid, received.sop_instance_uid, sop_class_uid, uids)
         risk.check_class(sop_class_uid)
         tags = {tag: _text(by_tag, tag) for tag in (_IMAGE_TYPE, _BURNED_IN)}
-        risk.check_pixels(sop_class_uid, received.transfer_syntax_uid, tags)
         pixel_data = by_tag.get(0x7FE00010)
+        may_show_text = risk.check_pixels(
+            sop_class_uid,
+            received.transfer_syntax_uid,
+            tags,
+            clean_pixel_data=policy.clean_pixel_data,
+            has_pixels=pixel_data is not None and len(pixel_data.value) > 0,
+        )
         if pixel_data is not None and pixel_data.undefined_length is (received.transfer_syntax_uid in _NATIVE):
             raise NotUnderstood("Pixel Data is not encoded as its transfer syntax says")
-        return sop_class_uid, uids
+        return sop_class_uid, uids, may_show_text
 
     def _patient(self, policy: Policy, by_tag: Mapping[int, Element], study_instance_uid: str) -> _Patient:
         """Return the memory of this object's patient, and of nobody else."""
@@ -312,9 +339,9 @@ def _methods(policy: Policy, walked: walk.Walked, by_tag: Mapping[int, Element],
     return (BASIC_PROFILE, *sorted(METHODS[option] for option in done))
 
 
-def _pending(policy: Policy, sop_class_uid: str, by_tag: Mapping[int, Element]) -> tuple[str, ...]:
+def _pending(policy: Policy, sop_class_uid: str, by_tag: Mapping[int, Element], may_show_text: bool) -> tuple[str, ...]:
     """Return what must be cleaned, in that order, before anybody may see the object."""
-    pending = []
+    pending = ["pixels"] if may_show_text else []
     told = {"SOPClassUID": sop_class_uid}
     if policy.clean_recognizable_visual_features and _PIXEL_DATA in by_tag and needs_defacing(told) is Verdict.CANDIDATE:
         pending.append("faces")

@@ -1,11 +1,75 @@
 """Burned-in text out of held images: the cleaner of `pixels`, around the rules of `pacs.deid.pixels`."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_color_lut
+
+from pacs.deid import pixels, risk
+from pacs.model.errors import NotTranscodable
 from pacs.processing.cleaners import HeldImage, Report, Verdict
+
+CLEAN_PIXEL_DATA = "113101"
+_BURNED_IN_ANNOTATION = 0x00280301
 
 
 def clean(images: Sequence[HeldImage], report: Report) -> Iterator[Verdict]:
-    """Answer for every image; see `pacs.deid.pixels`."""
+    """Answer for every image that is held for its pixels; see `pacs.deid.pixels`."""
     for image in images:
-        yield Verdict(image.sop_instance_uid, doubt="not searched for burned-in text")
+        if "pixels" in image.pending:
+            yield _clean_one(image, report)
+
+
+def _clean_one(image: HeldImage, report: Report) -> Verdict:
+    uid = image.sop_instance_uid
+    if not image.has_pixels:
+        return Verdict(uid, doubt="there are no pixels that could be searched for text")
+    try:
+        frames = image.frames
+    except NotTranscodable:
+        return Verdict(uid, doubt="the pixels cannot be decoded, so they cannot be searched for text")
+    try:
+        found = pixels.clean(frames, _look(image), lambda fraction: report(fraction, "searching for text"))
+    except pixels.TextLeft as left:
+        return Verdict(uid, doubt=f"burned-in text: {left}")
+    return Verdict(
+        uid,
+        frames=found.frames,
+        methods=(CLEAN_PIXEL_DATA,),
+        elements={_BURNED_IN_ANNOTATION: ("CS", b"NO")},
+        counts={"burned_in_text_blanked": found.pieces} if found.pieces else {},
+    )
+
+
+def _look(image: HeldImage) -> pixels.Look:
+    about, header = image.image, image.header
+    return pixels.Look(
+        photometric_interpretation=about.photometric_interpretation,
+        bits_stored=about.bits_stored,
+        high_bit=about.high_bit,
+        signed=about.signed,
+        palette=_palette(header, about.bits_allocated) if about.photometric_interpretation == "PALETTE COLOR" else None,
+        regions=_regions(header),
+        keep=pixels.LATERALITY if risk.is_projection(str(header.get("SOPClassUID", ""))) else frozenset(),
+    )
+
+
+def _regions(header: Dataset) -> tuple[tuple[int, int, int, int], ...]:
+    """Return the ultrasound regions (PS3.3 C.8.5.5); none where one of them makes no sense."""
+    found = []
+    for item in header.get("SequenceOfUltrasoundRegions") or ():
+        names = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
+        values: list[Any] = [item.get(name) for name in names]
+        if None in values or values[0] >= values[2] or values[1] >= values[3]:
+            return ()
+        found.append((int(values[0]), int(values[1]), int(values[2]), int(values[3])))
+    return tuple(found)
+
+
+def _palette(header: Dataset, bits_allocated: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """Return the palette as 8-bit RGB for every stored value (PS3.3 C.7.6.3.1.5)."""
+    values = np.arange(1 << min(bits_allocated, 16)).astype(np.uint16 if bits_allocated > 8 else np.uint8)
+    colours = apply_color_lut(values.reshape(1, -1), header)[0][:, :3]
+    return (colours >> 8).astype(np.uint8) if colours.dtype == np.uint16 else colours.astype(np.uint8)

@@ -396,18 +396,36 @@ def test_trap_38_a_name_made_of_dicom_words_does_not_break_the_report() -> None:
     assert found.ContentSequence[0].ConceptNameCodeSequence[0].CodingSchemeDesignator == "DCM"
 
 
-def test_trap_44_captures_and_classes_at_risk_are_quarantined() -> None:
+CAPTURE, ULTRASOUND = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.6.1"
+
+
+def test_trap_44_without_cleaning_captures_and_classes_at_risk_are_quarantined() -> None:
     """Ultrasound and secondary captures pass only if declared free of text; a declared text or capture never does."""
-    capture = "1.2.840.10008.5.1.4.1.1.7"
-    assert after(making.dataset(SOPClassUID=capture, BurnedInAnnotation="NO")).SOPClassUID == capture
+    assert after(making.dataset(SOPClassUID=CAPTURE, BurnedInAnnotation="NO"), "basic").SOPClassUID == CAPTURE
     for overrides in (
-        {"SOPClassUID": capture},
-        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.6.1"},
+        {"SOPClassUID": CAPTURE},
+        {"SOPClassUID": ULTRASOUND},
         {"BurnedInAnnotation": "YES"},
-        {"SOPClassUID": capture, "BurnedInAnnotation": "NO", "ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
+        {"SOPClassUID": CAPTURE, "BurnedInAnnotation": "NO", "ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
     ):
         with pytest.raises(Quarantined):
-            after(making.dataset(**overrides))
+            after(making.dataset(**overrides), "basic")
+
+
+def test_trap_44_where_pixels_are_cleaned_no_declaration_is_believed() -> None:
+    """What may show text is held to be searched, whatever Burned In Annotation says; a plain CT slice is not."""
+    for overrides in (
+        {"SOPClassUID": CAPTURE, "BurnedInAnnotation": "NO"},
+        {"SOPClassUID": ULTRASOUND},
+        {"BurnedInAnnotation": "YES"},
+        {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1"},
+    ):
+        result = deidentifier().deidentify(making.received(making.dataset(**overrides)))
+        assert result.pending == ("pixels",)
+        assert "113101" not in result.methods
+
+    assert deidentifier().deidentify(making.received(making.dataset())).pending == ()
 
 
 def test_trap_45_to_48_overlays_curves_and_icons_are_dropped() -> None:
@@ -561,7 +579,7 @@ def test_trap_64_errors_say_nothing_of_the_patient() -> None:
         {"SOPClassUID": f"1.2.3.{making.PATIENT_ID[4:]}"},
     ):
         with pytest.raises((Quarantined, DataSetMismatch, SOPClassNotSupported)) as caught:
-            after(making.dataset(**overrides))
+            after(making.dataset(**overrides), "basic")
         assert not any(planted in str(caught.value) for planted in making.PLANTED)
 
 
