@@ -16,10 +16,13 @@ from pacs.processing.outputs import (
     Report,
     Segment,
     Segmentation,
+    Spot,
+    Spots,
     Value,
     private_code,
 )
 from pacs.processing.series import Geometry, Series, Study, rescale
+from pacs.processing.volumes import Storage, contributing, grid_over, noise, resampled
 
 __all__ = [
     "Choice",
@@ -40,11 +43,18 @@ __all__ = [
     "Segmentation",
     "Series",
     "Spec",
+    "Spot",
+    "Spots",
+    "Storage",
     "Study",
     "Transient",
     "Value",
     "codes",
+    "contributing",
+    "grid_over",
+    "noise",
     "private_code",
     "processor",
+    "resampled",
     "rescale",
 ]

@@ -24,7 +24,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from pacs.processing import standard
-from pacs.processing.outputs import Images, Measurements, Output, Overlay, Report, Segmentation
+from pacs.processing.outputs import Images, Measurements, Output, Overlay, Report, Segmentation, Spots
 from pacs.processing.series import Geometry
 
 MANUFACTURER = "mini-pacs"
@@ -53,7 +53,9 @@ _DROPPED = frozenset(
     OriginalAttributesSequence PixelPaddingRangeLimit ImageComments StorageMediaFileSetUID ColorSpace ICCProfile
     """.split()
 )
-_DROPPED_WITH_GEOMETRY = frozenset("AcquisitionMatrix ReconstructionDiameter SliceThickness SpacingBetweenSlices".split())
+_DROPPED_WITH_GEOMETRY = frozenset(
+    "AcquisitionMatrix ReconstructionDiameter SliceThickness SpacingBetweenSlices GantryDetectorTilt".split()
+)
 # DX and MG have a SOP Class for processing and one for presentation; PS3.4 B.5.1.1.
 _FOR_PRESENTATION = {
     "1.2.840.10008.5.1.4.1.1.1.1.1": "1.2.840.10008.5.1.4.1.1.1.1",
@@ -120,6 +122,8 @@ def derive(outputs: Iterable[Output], provenance: Provenance) -> Iterator[Made]:
             yield derive_objects.measurements(output, provenance, index, *segmentations[id(output.of)])
         elif isinstance(output, Report):
             yield derive_objects.report(output, provenance, index)
+        elif isinstance(output, Spots):
+            yield derive_objects.spots(output, provenance, index)
         else:
             raise TypeError(f"a processor cannot yield {type(output).__name__}")
 

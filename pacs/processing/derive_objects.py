@@ -6,13 +6,14 @@ highdicom stamps the time and draws random UIDs for dimensions; both are replace
 from collections.abc import Iterator, Sequence
 
 import highdicom as hd
+import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from pacs.processing import derive, standard
-from pacs.processing.outputs import Finding, Measurements, Report, Segmentation, private_code
+from pacs.processing.outputs import Finding, Measurements, Report, Segmentation, Spots, private_code
 from pacs.processing.series import Series
 
 IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
@@ -114,6 +115,33 @@ def report(output: Report, provenance: derive.Provenance, index: int) -> derive.
     return _report(groups, output.description, output.series, [], provenance, index)
 
 
+def spots(output: Spots, provenance: derive.Provenance, index: int) -> derive.Made:
+    """Write places: TID 1410 groups, each with a point in the source's frame of reference."""
+    frame_of_reference = output.series.text("FrameOfReferenceUID")
+    if not frame_of_reference:
+        raise TypeError("Spots need a series with a frame of reference")
+    algorithm = sr.AlgorithmIdentification(name=provenance.processor, version=provenance.version)
+    groups = []
+    for number, spot in enumerate(output.spots):
+        group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(uid=provenance.uid("tracking", index, number), identifier=spot.label),
+            referenced_region=sr.ImageRegion3D(
+                graphic_type=sr.GraphicTypeValues3D.POINT,
+                graphic_data=np.array([spot.at_mm], np.float32),
+                frame_of_reference_uid=frame_of_reference,
+            ),
+            finding_type=spot.finding,
+            algorithm_id=algorithm,
+            measurements=[
+                sr.Measurement(name=one.name, value=one.value, unit=one.unit, derivation=one.derivation) for one in spot.values
+            ],
+        )
+        if spot.comment:
+            _comment(group, spot.comment)
+        groups.append(group)
+    return _report(groups, output.description, output.series, [], provenance, index)
+
+
 def _finding_groups(
     output: Report, provenance: derive.Provenance, index: int
 ) -> Iterator[sr.MeasurementsAndQualitativeEvaluations]:
@@ -142,7 +170,7 @@ def _finding_groups(
 
 
 def _report(
-    groups: Sequence[sr.MeasurementsAndQualitativeEvaluations],
+    groups: Sequence[sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations],
     description: str,
     series: Series,
     more_evidence: Sequence[Dataset],

@@ -142,6 +142,26 @@ class Report:
     description: str
 
 
+@dataclass(frozen=True)
+class Spot:
+    """Something at one place: what it is, where its centre lies (mm, LPS; PS3.3 C.7.6.2.1.1), and its numbers."""
+
+    label: str
+    finding: Code
+    at_mm: tuple[float, float, float]
+    values: Sequence[Value]
+    comment: str = ""
+
+
+@dataclass(eq=False)
+class Spots:
+    """Places in a series as an SR (TID 1500 with planar ROI measurements, each a point in patient coordinates)."""
+
+    series: Series
+    spots: Sequence[Spot]
+    description: str
+
+
 @dataclass(eq=False)
 class Overlay:
     """RGB pictures for people, as Secondary Capture images, in place where `geometry` is given.
@@ -156,4 +176,4 @@ class Overlay:
     derivation: Code = RESAMPLING
 
 
-Output = Images | Segmentation | Measurements | Report | Overlay
+Output = Images | Segmentation | Measurements | Report | Spots | Overlay

@@ -79,7 +79,7 @@ RULE = '[[rule]]\nname = "good"\nrun = [{ use = "enhance" }]\n\n'
         ('[[rule]]\nname = "x"', "line 5, rule x: run must be a list"),
         ('[[rule]]\nrun = [{ use = "enhance" }]', "line 5, rule 2: name must be"),
         ('[[rule]]\nname = "x"\non = "night"\nrun = [{ use = "enhance" }]', "on must be one of series, study, manual"),
-        ('[[rule]]\nname = "x"\nrun = [{ use = "magic" }]', "there is no processor magic; there are classify-series"),
+        ('[[rule]]\nname = "x"\nrun = [{ use = "magic" }]', "there is no processor magic; there are agatston"),
         ('[[rule]]\nname = "x"\nrun = [{ use = "enhance", strength = 2 }]', "strength must be between 0 and 1"),
         ('[[rule]]\nname = "x"\nrun = [{ use = "petct-fusion" }]', 'must say on = "study"'),
         ('[[rule]]\nname = "x"\nwhere = { Modalty = "CT" }\nrun = [{ use = "enhance" }]', "where.Modalty is not the keyword"),

@@ -1,0 +1,53 @@
+"""Runs a processor as the archive does, and has everything that it makes judged."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import judges
+from pydicom.dataset import Dataset
+
+from pacs.processing import Run, Series, Spec, Study
+from pacs.processing.derive import Provenance, derive, encode
+from pacs.processing.validate import findings
+
+
+def spec_of(function: Any) -> Spec:
+    """Return what `@processor` made of a function."""
+    found: Spec = function.__processor__
+    return found
+
+
+def outputs(function: Any, datasets: Sequence[Dataset], **given: object) -> list[Any]:
+    """Return what a series processor yields."""
+    spec = spec_of(function)
+    return list(spec.call(Series(datasets), Run(), spec.bind(given)))
+
+
+def results(function: Any, datasets: Sequence[Dataset], **given: object) -> list[Dataset]:
+    """Return the objects that a series processor makes; the own judge finds nothing in them."""
+    spec = spec_of(function)
+    parameters = spec.bind(given)
+    provenance = Provenance("d" * 64, spec.name, spec.version, parameters)
+    subject: Series | Study = Series(datasets)
+    known, study = {str(one.SOPInstanceUID) for one in datasets}, str(datasets[0].StudyInstanceUID)
+    found = []
+    for made in derive(spec.call(subject, Run(), parameters), provenance):
+        assert findings(made, encode(made.dataset), known, study) == []
+        known.add(str(made.dataset.SOPInstanceUID))
+        found.append(made.dataset)
+    return found
+
+
+def assert_conforms(
+    function: Any, datasets: Sequence[Dataset], folder: Path, *, most: int = 6, **given: object
+) -> list[Dataset]:
+    """Two runs give the same bytes, and dciodvfy finds no error that the source has not; `most` objects are shown to it."""
+    once, again = results(function, datasets, **given), results(function, datasets, **given)
+    assert [encode(one) for one in once] == [encode(one) for one in again]
+    before = set(judges.errors(judges.written(folder / "in", list(datasets[:1]))[0]))
+    step = max(1, len(once) // most)
+    chosen = [*once[: len(once) - 1 : step], once[-1]]
+    paths = judges.written(folder / "out", chosen)
+    assert [error for path in paths for error in judges.errors(path) if error not in before] == []
+    return once
