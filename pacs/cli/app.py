@@ -3,7 +3,7 @@
 import typer
 
 from pacs import __version__
-from pacs.cli import bench, demo, doctor, jobs, peers, processors, quarantine, serve, settings, studies
+from pacs.cli import bench, deid, demo, doctor, identity, jobs, peers, processors, quarantine, serve, settings, studies
 
 app = typer.Typer(
     name="pacs",
@@ -47,6 +47,8 @@ app.add_typer(processors.app, name="processors", rich_help_panel=USE)
 
 app.add_typer(peers.app, name="peers", rich_help_panel=CARE)
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel=CARE)
+app.add_typer(deid.app, name="deid", rich_help_panel=CARE)
+app.add_typer(identity.app, name="identity", rich_help_panel=CARE)
 app.add_typer(settings.tokens, name="tokens", rich_help_panel=CARE)
 app.command("settings", rich_help_panel=CARE)(settings.settings)
 app.command("doctor", rich_help_panel=CARE)(doctor.doctor)
