@@ -34,6 +34,9 @@ class ObjectStore(Protocol):
     def survey(self, container: str) -> Iterator[Piece]:
         """Name every stretch of a container that is not zero: records, those given up, and damage. Raises `NotFound`."""
 
+    def retire(self, container: str) -> None:
+        """Note that nothing of a container is needed from now on, in its `changed_at`."""
+
     def drop(self, container: str) -> None:
         """Remove a container of which nothing is needed. Raises `ConfigurationError` for one that may be written still."""
 

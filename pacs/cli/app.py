@@ -3,7 +3,22 @@
 import typer
 
 from pacs import __version__
-from pacs.cli import bench, deid, demo, doctor, identity, jobs, peers, processors, quarantine, serve, settings, studies
+from pacs.cli import (
+    bench,
+    deid,
+    demo,
+    doctor,
+    identity,
+    jobs,
+    keys,
+    peers,
+    processors,
+    quarantine,
+    serve,
+    settings,
+    studies,
+    upkeep,
+)
 
 app = typer.Typer(
     name="pacs",
@@ -50,6 +65,10 @@ app.add_typer(quarantine.app, name="quarantine", rich_help_panel=CARE)
 app.add_typer(deid.app, name="deid", rich_help_panel=CARE)
 app.add_typer(identity.app, name="identity", rich_help_panel=CARE)
 app.add_typer(settings.tokens, name="tokens", rich_help_panel=CARE)
+app.add_typer(keys.app, name="keys", rich_help_panel=CARE)
+for name in ("backup", "restore", "verify", "compact", "forget", "versions"):
+    app.command(name, rich_help_panel=CARE)(getattr(upkeep, name))
+app.command("rebuild-index", rich_help_panel=CARE)(upkeep.rebuild_index)
 app.command("settings", rich_help_panel=CARE)(settings.settings)
 app.command("doctor", rich_help_panel=CARE)(doctor.doctor)
 app.command("bench", rich_help_panel=CARE)(bench.bench)

@@ -78,6 +78,7 @@ def examine() -> Iterator[Check]:
         return
     yield _guarded("disk", lambda: _disk(settings))
     yield _guarded("archive", lambda: _archive(settings))
+    yield _guarded("keys", lambda: _keys(settings))
 
 
 def _guarded(name: str, check: Callable[[], str]) -> Check:
@@ -135,3 +136,16 @@ def _archive(settings: Settings) -> str:
     with Archive.opened(settings, writer="cli") as archive:
         counts = archive.index.summary()
     return f"{counts['studies']} studies, {counts['instances']} instances, key {archive.image_key_id}"
+
+
+def _keys(settings: Settings) -> str:
+    """Says loudly what is not wrong yet, and would be with the next lost disk; so it is no failure."""
+    from pacs.archive import key_house
+
+    house = key_house(settings)
+    lonely = house.unexported()
+    begun = "; a rotation was cut short: `pacs keys rotate` goes on" if house.rotation_begun() else ""
+    if lonely:
+        names = " and ".join(lonely)
+        return f"WARNING: {names} never exported; lose this disk, and backups are noise (`pacs keys export`){begun}"
+    return f"{house.provider}, {'exported' if house.kept_here else 'given from outside'}{begun}"

@@ -77,11 +77,12 @@ def web() -> None:
 
 
 def schedule() -> None:
-    """Run the scheduler alone: it sees what is complete, makes jobs and rings the workers (one of `pacs serve`)."""
+    """Run the scheduler alone: it makes jobs of what is complete, rings workers, and tends the store (one of `pacs serve`)."""
     from pacs.processing.schedule import run_scheduler
+    from pacs.upkeep.tend import tending
 
     stop = _stopper()
-    with _child("schedule") as settings:
+    with _child("schedule") as settings, tending(settings):
         write_rules(settings)
         run_scheduler(settings, stop)
 
@@ -145,6 +146,7 @@ def _panel(settings: Settings, key_id: str, new: bool) -> None:
 
     with Archive.opened(settings, writer="serve") as archive:
         url = sign_in_link(settings, archive)
+        lonely = archive.keys.unexported()
     # Asked in a process of its own: the supervisor lives long, and need not hold every processor's libraries.
     listing = [sys.executable, "-m", "pacs", "processors", "list", "--json"]
     environment = {**os.environ, "PACS_HOME": str(settings.home)}
@@ -154,7 +156,8 @@ def _panel(settings: Settings, key_id: str, new: bool) -> None:
     lines.add_row("DICOM", f"{settings.dicom.ae_title} at {settings.dicom.host}:{settings.dicom.port}")
     lines.add_row("Web", f"{url}  (one-time sign-in; `pacs link` prints another)")
     lines.add_row("Home", f"{settings.home}{' (new)' if new else ''}")
-    lines.add_row("Key", f"{key_id}  (back up {settings.home / 'keys'} apart from the data)")
+    warning = "  NEVER EXPORTED: say `pacs keys export`, and keep it apart from the data" if lonely else ""
+    lines.add_row("Key", f"{key_id}{warning}")
     lines.add_row("Policy", settings.deid.policy)
     lines.add_row("Processors", names if settings.processing.enabled else "off (processing.enabled = false)")
     if out.is_terminal:

@@ -140,7 +140,7 @@ instance = sa.Table(
     sa.Column("deid_report", Json),
     sa.Column("stored_at", Time, nullable=False),
     sa.Column("attributes", Json, nullable=False),
-    # When the record was last read, opened and found right; 0 for never since it was written.
+    # When the record was last read again and checked; 0 for never since it was written.
     sa.Column("verified_at", Time, nullable=False, default=0.0, index=True),
     sa.UniqueConstraint("sop_instance_uid", "version"),
     sa.Index("ix_instance_in_series", "series_pk", "instance_number", "sop_instance_uid"),

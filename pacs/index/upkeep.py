@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from pacs.index import feed, write
 from pacs.index import tables as t
 from pacs.index.connections import Connections
-from pacs.model.instance import IndexEntry, Location, Stored
+from pacs.model.instance import IndexEntry, InstanceKey, Location, Stored
 from pacs.model.query import Level
-from pacs.model.upkeep import Belongings, RecordRow, VersionRow
+from pacs.model.upkeep import Belongings, Finding, RecordRow, VersionRow
 
 _BATCH = 500
 
@@ -42,6 +42,10 @@ class Upkeep:
         """Return the row of the record at a place, if there is one."""
         here = (t.instance.c.container == location.container, t.instance.c.offset == location.offset)
         return next(iter(self._some(*here)), None)
+
+    def rows_of(self, sop_instance_uid: str) -> list[RecordRow]:
+        """Return the rows of all versions of an instance."""
+        return self._some(t.instance.c.sop_instance_uid == sop_instance_uid, order=(t.instance.c.version,))
 
     def due(self, checked_before: float, stored_before: float, limit: int) -> list[RecordRow]:
         """Return records that were stored and last checked before these times, the longest unchecked first."""
@@ -148,6 +152,19 @@ class Upkeep:
 
         if pks:
             self._connections.retrying(work)
+
+    def alarm(self, finding: Finding, key: InstanceKey) -> None:
+        """Write an event about a record that is not as it should be."""
+        event = feed.entry(
+            self._connections.clock(),
+            "record_damaged",
+            study_instance_uid=key.study_instance_uid,
+            series_instance_uid=key.series_instance_uid,
+            sop_instance_uid=key.sop_instance_uid,
+            finding=finding.kind,
+        )
+        with self._connections.write() as connection:
+            feed.record(self._connections, connection, [event])
 
     def move(self, moves: Sequence[tuple[RecordRow, Location]]) -> list[bool]:
         """Point rows to where their records were copied, all in one transaction.

@@ -91,26 +91,24 @@ class KeyHouse:
 
     # --- rotation of the image key ---------------------------------------------------------------------------------------
 
-    def next_key(self, image: LocalKeys) -> str:
+    def next_key(self) -> str:
         """Return the name of the key to rotate to; made here if it is not there yet. Raises `ConfigurationError`."""
         if self.kept_here:
-            _, following, old = siblings(self.path("image"))
-            if old.exists() and not following.exists():
-                raise ConfigurationError(f"{old.name} is still there: the last rotation has not ended")
+            following = siblings(self.path("image"))[1]
             if not following.exists():
-                key = secrets.token_bytes(providers.KEY_BYTES)
-                providers.write_key_file(following, self._text(key))
-            image._reread()
-            parsed = self._parse(following)
-            return providers.key_id_of(parsed)
-        others = image.key_ids - {image.key_id}
+                providers.write_key_file(following, self._text(secrets.token_bytes(providers.KEY_BYTES)))
+            return providers.key_id_of(self._parse(following))
         text = self._given("image.next")
         if not text:
             raise ConfigurationError(
                 f"give the new key as {self._given_from('image.next')} beside the present one; `pacs keys generate` prints one"
             )
-        named = providers.key_id_of(providers.parse_given(text, self._given_from("image.next")))
-        return named if named in others | {image.key_id} else image.key_id
+        return providers.key_id_of(providers.parse_given(text, self._given_from("image.next")))
+
+    def only_the_end_is_left(self) -> bool:
+        """Tell whether a rotation was cut short after its new key was put in force."""
+        _, following, old = siblings(self.path("image"))
+        return self.kept_here and old.exists() and not following.exists()
 
     def rotation_begun(self) -> bool:
         """Tell whether a rotation was begun and has not ended."""

@@ -79,6 +79,11 @@ class KeyRing:
         ring._unlock()
         return ring
 
+    @property
+    def provider(self) -> KeyProvider:
+        """What wraps the keys of this ring."""
+        return self._provider
+
     def for_study(self, study_instance_uid: str) -> tuple[int, bytes]:
         """Return id and data key of a study; made if it has none, and durable before this returns."""
         with self._lock:

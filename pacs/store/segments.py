@@ -191,6 +191,11 @@ class SegmentStore:
             for container, writer, status in found
         ]
 
+    def retire(self, container: str) -> None:
+        """Note that nothing of a segment is needed from now on; `drop` it when readers have had time."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._path / container)
+
     def drop(self, container: str) -> None:
         """Remove a segment of which nothing is needed; dropping it twice is harmless.
 

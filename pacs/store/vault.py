@@ -85,6 +85,7 @@ class Vault:
         self._connection: sqlite3.Connection | None = None
         self._process = 0
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._forgettings = 0
         self._log = -1
         self._position = 0
         self._generation = 0
@@ -162,6 +163,7 @@ class Vault:
             digests: list[tuple[bytes, bytes]] = []
             try:
                 with self._transaction() as connection:
+                    self._notice_forgetting(connection)
                     for key, digest, taken in group:
                         self._add(connection, key, digest, taken, rows, digests, added)
                     connection.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?)", rows)
@@ -303,6 +305,76 @@ class Vault:
             connection.executemany("INSERT OR IGNORE INTO found VALUES (?, ?)", digests)
             position += _ENTRY.size + len(payload)
         return position
+
+    def forget(self, study_instance_uid: str) -> int:
+        """Remove what was taken from a study, by its pseudonymous UID, and its patient's if nothing else is theirs.
+
+        Returns how many rows went. Rows, write-ahead log and the logs of all writers are overwritten on the disk.
+        """
+        with self._lock:
+            with _sqlite_errors():
+                for pragma in ("secure_delete=ON", "synchronous=FULL"):
+                    self._connect().execute(f"PRAGMA {pragma}")
+            with self._transaction() as connection:
+                gone = self._below_study(connection, study_instance_uid)
+                rows = [(name,) for name in gone]
+                connection.executemany("DELETE FROM found WHERE name = ?", rows)
+                connection.executemany("DELETE FROM record WHERE name = ?", rows)
+                # Every log begins anew: what it holds so far is in the database, which waits for the disk with this commit.
+                for path in self._folder.glob("*.log"):
+                    statement = "INSERT OR REPLACE INTO log VALUES (?, ?)"
+                    connection.execute(statement, (path.stem, self._generation_of(path.stem) + 1))
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                connection.execute(f"PRAGMA user_version={version + 1}")
+            with self._transaction():
+                # Nobody appends while we are in a transaction; a log whose writer has not begun anew yet is all obsolete.
+                for path in self._folder.glob("*.log"):
+                    self._overwrite(path)
+            with _sqlite_errors():
+                self._connect().execute("PRAGMA synchronous=NORMAL")
+                self._connect().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._known.clear()
+            return len(gone)
+
+    def _below_study(self, connection: sqlite3.Connection, study_instance_uid: str) -> list[bytes]:
+        """Return the names of a study's rows, and of its patient's if it has no other study."""
+        wanted = "SELECT name FROM found WHERE digest = ?"
+        names = [name for (name,) in connection.execute(wanted, (self._digest("pseudonym", study_instance_uid),))]
+        gone: list[bytes] = []
+        patients: set[bytes] = set()
+        while names:
+            name = names.pop()
+            gone.append(name)
+            row = connection.execute("SELECT level, parent FROM record WHERE name = ?", (name,)).fetchone()
+            if row is not None and _LEVELS[row[0]] is Level.STUDY:
+                patients.add(row[1])
+            names += [child for (child,) in connection.execute("SELECT name FROM record WHERE parent = ?", (name,))]
+        for patient in patients:
+            children = {child for (child,) in connection.execute("SELECT name FROM record WHERE parent = ?", (patient,))}
+            if children <= set(gone):
+                gone.append(patient)
+        return gone
+
+    def _overwrite(self, path: Path) -> None:
+        with path.open("r+b") as file:
+            head = file.read(_ENTRY.size)
+            if len(head) == _ENTRY.size and _ENTRY.unpack(head)[2] == self._generation_of(path.stem):
+                return
+            file.seek(0)
+            file.write(bytes(path.stat().st_size))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _notice_forgetting(self, connection: sqlite3.Connection) -> None:
+        """Begin anew where somebody has forgotten a study since: parents that we remember may be gone."""
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == self._forgettings:
+            return
+        self._forgettings = version
+        self._known.clear()
+        if self._log >= 0:
+            self._generation = self._generation_of(self._name_of_log)
+            self._position = 0
 
     # --- reading -------------------------------------------------------------------------------------------------------
 

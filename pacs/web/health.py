@@ -51,7 +51,8 @@ def above_floor(free: int, total: int, floor: int) -> str:
 
 def keys(archive: Archive) -> str:
     """The key files are still where the archive found them."""
-    for name in ("image.key", "identity.key", "study-keys.db"):
+    held = ("image.key", "identity.key") if archive.keys.kept_here else ()
+    for name in (*held, "study-keys.db"):
         if not os.access(archive.settings.home / "keys" / name, os.R_OK):
             raise Unavailable(f"keys/{name} cannot be read")
     return archive.image_key_id

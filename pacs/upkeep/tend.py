@@ -1,0 +1,95 @@
+"""Upkeep beside serving, in the scheduler's process: check records by their age, compact, and finish what was cut short.
+
+It never hurries: at most `store.scrub_mb_s` are read, and whatever goes wrong is logged and tried again later. What it finds is
+an error in the log and an event; `pacs verify` tells the whole story.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pacs.archive import Archive
+from pacs.logs import get_logger
+from pacs.model.errors import ArchiveError, ConfigurationError, Unavailable
+from pacs.settings import Settings
+from pacs.upkeep import forget
+from pacs.upkeep.compact import compact
+from pacs.upkeep.verify import check_row
+
+log = get_logger(__name__)
+TICK_S = 5.0
+COMPACT_EVERY_S = 600.0
+DAY_S = 86400.0
+_AT_ONCE = 32
+
+
+class Tender:
+    """One pass after another over what is due."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._compacted_at = time.monotonic()
+
+    def scrub(self, seconds: float) -> int:
+        """Check the records that were not checked for the longest time, as many as `seconds` allow; returns how many."""
+        settings, now = self._archive.settings.store, time.time()
+        if settings.scrub_days <= 0:
+            return 0
+        room = settings.scrub_mb_s * (1 << 20) * seconds
+        period_s = settings.scrub_days * DAY_S
+        checked = []
+        # What has just been stored was proven then; its turn comes with the others'.
+        for row in self._archive.index.upkeep.due(now - period_s, now - min(period_s, DAY_S), _AT_ONCE):
+            if room <= 0:
+                break
+            room -= row.stored.location.size_bytes
+            finding = check_row(self._archive, row, deep=True)
+            if finding is not None and self._archive.index.upkeep.row_at(row.stored.location) is not None:
+                log.error("record_damaged", kind=finding.kind, sop_instance_uid=finding.sop_instance_uid)
+                self._archive.index.upkeep.alarm(finding, row.stored.key)
+            checked.append(row.pk)
+        self._archive.index.upkeep.checked(checked)
+        return len(checked)
+
+    def tick(self) -> None:
+        """Do what is due."""
+        forget.resume(self._archive)
+        self.scrub(TICK_S)
+        below = self._archive.settings.store.compact_below
+        if below > 0 and time.monotonic() - self._compacted_at >= COMPACT_EVERY_S:
+            self._compacted_at = time.monotonic()
+            try:
+                compact(self._archive, below=below)
+            except Unavailable:
+                log.info("compaction_waits")
+
+
+@contextmanager
+def tending(settings: Settings) -> Iterator[None]:
+    """Tend the archive of these settings in a thread of its own for a `with` block."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_run, args=(settings, stop), name="upkeep", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def _run(settings: Settings, stop: threading.Event) -> None:
+    while not stop.wait(TICK_S):
+        try:
+            with Archive.opened(settings, writer="upkeep") as archive:
+                tender = Tender(archive)
+                tender.tick()
+                while not stop.wait(TICK_S):
+                    tender.tick()
+        except ConfigurationError as error:
+            log.error("upkeep_cannot_run", reason=str(error))
+            return
+        except ArchiveError as error:
+            log.warning("upkeep_waits", error=type(error).__name__)
+        except Exception as error:
+            log.exception("upkeep_failed", error)
