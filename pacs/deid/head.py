@@ -223,24 +223,21 @@ def occupancy(points: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.clip(0.5 - distance / (2 * _SOFT_MM), 0, 1).astype(np.float32)
 
 
-def _looked_up(points: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return `occupancy` at points of shape (n, 3) from the table, trilinear."""
-    at = (points - _TABLE_LOW) / _TABLE_MM
-    upper = np.array(_TABLE_SHAPE[::-1]) - 1.001
-    at = np.clip(at, 0, upper)
-    base = at.astype(np.int64)
-    part = (at - base).astype(np.float32)
+def _looked_up(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return `occupancy` at points of shape (3, n) from the table, trilinear."""
+    base, part = [], []
+    for at, low, count in zip(points, _TABLE_LOW, _TABLE_SHAPE[::-1], strict=True):
+        index = np.clip((at - np.float32(low)) * np.float32(1 / _TABLE_MM), 0, count - 1.001)
+        whole = index.astype(np.int32)
+        base.append(whole)
+        part.append(index - whole)
     table = _average().ravel()
-    flat = (base[:, 2] * _TABLE_SHAPE[1] + base[:, 1]) * _TABLE_SHAPE[2] + base[:, 0]
-    total = np.zeros(len(points), np.float32)
-    for ds, da, dl in product((0, 1), repeat=3):
-        weight = (
-            (part[:, 2] if ds else 1 - part[:, 2])
-            * (part[:, 1] if da else 1 - part[:, 1])
-            * (part[:, 0] if dl else 1 - part[:, 0])
-        )
-        total += weight * table[flat + (ds * _TABLE_SHAPE[1] + da) * _TABLE_SHAPE[2] + dl]
-    return total
+    flat = (base[2] * _TABLE_SHAPE[1] + base[1]) * _TABLE_SHAPE[2] + base[0]
+    # Linear along l, then a, then s.
+    corners = [table[flat + (ds * _TABLE_SHAPE[1] + da) * _TABLE_SHAPE[2] + dl] for ds, da, dl in product((0, 1), repeat=3)]
+    for along in part:
+        corners = [low + (high - low) * along for low, high in zip(corners[::2], corners[1::2], strict=True)]
+    return np.asarray(corners[0], np.float32)
 
 
 _SCALES = np.array([10.0, 10.0, 10.0, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05])
@@ -264,17 +261,16 @@ def fit(work: Work, body: Mask, top_mm: float) -> Pose:
     """
     soft = _softened(work, body)
     points, wanted, weight = _samples(work, soft, top_mm)
-    if len(points) < 500:
+    if points.shape[1] < 500:
         return Pose(np.zeros(3), np.zeros(3), np.ones(3))
     best: tuple[float, NDArray[np.float64]] | None = None
     tether = _tether(points)
     for start in _starts(points, wanted, top_mm):
-        sparse = slice(None, None, 4)
-        found, cost = _descend(start, points[sparse], wanted[sparse], weight[sparse] * 4, tether, steps=12)
+        found, cost = _descend(start, points[:, ::7], wanted[::7], weight[::7] * 7, tether, steps=12)
         if best is None or cost < best[0]:
             best = (cost, found)
     assert best is not None
-    found, _ = _descend(best[1], points, wanted, weight, tether, steps=10)
+    found, _ = _descend(best[1], points[:, ::2], wanted[::2], weight[::2] * 2, tether, steps=8)
     pose = _pose(found)
     model = _looked_up(_apply(pose.matrix(), points))
     misfit = float((weight * (model - wanted) ** 2).sum() / max((weight * np.maximum(model, wanted)).sum(), 1))
@@ -309,21 +305,35 @@ def _softened(work: Work, body: Mask) -> NDArray[np.float32]:
 
 def _samples(
     work: Work, soft: NDArray[np.float32], top_mm: float
-) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
-    """Return points (n, 3), what is there, and how much each counts."""
-    axes = (np.arange(0, count, _STEP, dtype=np.float64) for count in work.values.shape)
-    places = work.place(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1))
-    deep = top_mm - places[..., 2]
-    near = work.seen[::_STEP, ::_STEP, ::_STEP] & (deep < 240) & (deep > -25)
-    weight = np.clip((240 - deep) / 80, 0, 1)
-    return places[near], soft[::_STEP, ::_STEP, ::_STEP][near], weight[near]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return points (3, n), what is there, and how much each counts."""
+    s, a, left = (
+        (np.arange(0, count, _STEP) * WORK_MM + low).astype(np.float32)
+        for count, low in zip(work.values.shape, work.origin[::-1], strict=True)
+    )
+    sparse = soft[::_STEP, ::_STEP, ::_STEP]
+    deep = top_mm - s
+    high = (deep < 240) & (deep > -25)
+    if not high.any():
+        return np.zeros((3, 0), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
+    # Arms and shoulders beside the head are none of its outline.
+    upper = sparse[(deep < 110) & high] > 0.5
+    across, along = upper.any(axis=(0, 1)), upper.any(axis=(0, 2))
+    near = np.broadcast_to(high[:, None, None], sparse.shape) & work.seen[::_STEP, ::_STEP, ::_STEP]
+    if across.any():
+        near &= np.abs(left - left[across].mean()) < 150
+        near &= (np.abs(a - a[along].mean()) < 190)[:, None]
+    points = np.stack([one[near] for one in np.broadcast_arrays(left, a[:, None], s[:, None, None])])
+    weight = np.clip((240 - (top_mm - points[2])) / 80, 0, 1)
+    return points, sparse[near], weight
 
 
-def _starts(points: NDArray[np.float64], wanted: NDArray[np.float32], top_mm: float) -> list[NDArray[np.float64]]:
-    upper = (points[:, 2] > top_mm - 110) & (wanted > 0.5)
-    body = points[upper] if upper.sum() > 50 else points
-    left, ahead = np.percentile(body[:, 0], (1, 99)).mean(), np.percentile(body[:, 1], (1, 99)).mean() + 16
-    forward = (-60, -30, 0, 30, 60) if np.ptp(points[:, 1]) < 160 else (0,)
+def _starts(points: NDArray[np.float32], wanted: NDArray[np.float32], top_mm: float) -> list[NDArray[np.float64]]:
+    """Return where to begin: level, chin up and chin down; and in several depths where a stack is too narrow to tell."""
+    upper = (points[2] > top_mm - 110) & (wanted > 0.5)
+    body = points[:, upper] if upper.sum() > 50 else points
+    left, ahead = np.percentile(body[0], (1, 99)).mean(), np.percentile(body[1], (1, 99)).mean() + 16
+    forward = (-60, -30, 0, 30, 60) if np.ptp(points[1]) < 160 else (0,)
     starts = []
     for da, pitch in product(forward, (-20, 0, 20)):
         start = np.zeros(9)
@@ -333,9 +343,9 @@ def _starts(points: NDArray[np.float64], wanted: NDArray[np.float32], top_mm: fl
     return starts
 
 
-def _tether(points: NDArray[np.float64]) -> Tether:
+def _tether(points: NDArray[np.float32]) -> Tether:
     """Return what is usual: a stack too narrow to show the outline of a head is centred on it, and hardly turned."""
-    low, high = points.min(axis=0), points.max(axis=0)
+    low, high = points.min(axis=1).astype(float), points.max(axis=1).astype(float)
     narrow = high - low < np.array([140, 170, 0])
     turn = np.where([False, narrow[0], narrow[0] or narrow[1]], _USUAL_TURN / 4, _USUAL_TURN)
     return Tether((low + high) / 2 * narrow, np.where(narrow, np.array([6.0, 40.0, 1e6]), 1e6), turn)
@@ -346,16 +356,17 @@ def _pose(parameters: NDArray[np.float64]) -> Pose:
     return Pose(numbers[:3], numbers[3:6], np.exp(numbers[6:]))
 
 
-def _apply(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:
-    moved: NDArray[np.float64] = points @ matrix[:3, :3].T + matrix[:3, 3]
-    return moved
+def _apply(matrix: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return points of shape (3, n) after `matrix`; written out, because a product this narrow is slow by BLAS."""
+    (x, y, z), m = points, matrix.astype(np.float32)
+    return np.stack([m[n, 0] * x + m[n, 1] * y + m[n, 2] * z + m[n, 3] for n in range(3)])
 
 
 def _descend(
     start: NDArray[np.float64],
-    points: NDArray[np.float64],
+    points: NDArray[np.float32],
     wanted: NDArray[np.float32],
-    weight: NDArray[np.float64],
+    weight: NDArray[np.float32],
     tether: "Tether",
     *,
     steps: int,
