@@ -1,5 +1,6 @@
 """`pacs peers`: the application entities we know by name; a C-MOVE destination must be one."""
 
+import datetime
 from typing import Annotated
 
 import typer
@@ -98,3 +99,23 @@ def echo(ae_title: Annotated[str, typer.Argument(metavar="AET")]) -> None:
             secured = tls.for_peer(settings.dicom, peer)
             scu.echo(peer.host, peer.port, peer.ae_title, calling=settings.dicom.ae_title, tls=secured)
     out.print(f"{ae_title} answers", highlight=False)
+
+
+@app.command()
+def commitments(as_json: Json = False) -> None:
+    """List who asked for storage commitment, newest first, and whether the report was taken."""
+    with open_archive("cli") as (_, archive):
+        rows = [
+            {
+                "ae_title": one.ae_title,
+                "asked": datetime.datetime.fromtimestamp(one.received_at, datetime.UTC).isoformat(timespec="seconds"),
+                "instances": one.instances,
+                "failed": len(one.failures),
+                "state": one.state,
+                "attempts": one.attempts,
+            }
+            for one in archive.index.commitments.list()
+        ]
+    columns = {"ae_title": "AE title", "asked": "Asked", "instances": "Instances", "failed": "Not committed"}
+    columns |= {"state": "State", "attempts": "Attempts"}
+    show(rows, columns=columns, as_json=as_json, empty="Nobody has asked for storage commitment.")

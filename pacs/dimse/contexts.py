@@ -18,11 +18,14 @@ PATIENT_ROOT_GET = "1.2.840.10008.5.1.4.1.2.1.3"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
+STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 FIND_CLASSES = frozenset({PATIENT_ROOT_FIND, STUDY_ROOT_FIND})
 MOVE_CLASSES = frozenset({PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE})
 GET_CLASSES = frozenset({PATIENT_ROOT_GET, STUDY_ROOT_GET})
 PATIENT_ROOT = frozenset({PATIENT_ROOT_FIND, PATIENT_ROOT_MOVE, PATIENT_ROOT_GET})
 QUERY_RETRIEVE_CLASSES = FIND_CLASSES | MOVE_CLASSES | GET_CLASSES
+_MESSAGE_CLASSES = QUERY_RETRIEVE_CLASSES | {VERIFICATION, STORAGE_COMMITMENT}
 
 STORAGE_CLASSES = frozenset(
     str(context.abstract_syntax) for context in (*AllStoragePresentationContexts, *StoragePresentationContexts)
@@ -66,7 +69,7 @@ def supported(proposed: Sequence[PresentationContext]) -> list[PresentationConte
     accepted = []
     for abstract_syntax, syntaxes in offered.items():
         storage = abstract_syntax in STORAGE_CLASSES
-        if not storage and abstract_syntax not in QUERY_RETRIEVE_CLASSES and abstract_syntax != VERIFICATION:
+        if not storage and abstract_syntax not in _MESSAGE_CLASSES:
             continue
         # Where none of ours was offered, name ours all the same: the answer is then "transfer syntaxes not supported" (4).
         ours = preferred(syntaxes) if storage else [uid for uid in MESSAGE_SYNTAXES if uid in syntaxes]

@@ -21,12 +21,16 @@ class Command(IntEnum):
     C_FIND_RQ = 0x0020
     C_MOVE_RQ = 0x0021
     C_ECHO_RQ = 0x0030
+    N_EVENT_REPORT_RQ = 0x0100
+    N_ACTION_RQ = 0x0130
     C_CANCEL_RQ = 0x0FFF
     C_STORE_RSP = 0x8001
     C_GET_RSP = 0x8010
     C_FIND_RSP = 0x8020
     C_MOVE_RSP = 0x8021
     C_ECHO_RSP = 0x8030
+    N_EVENT_REPORT_RSP = 0x8100
+    N_ACTION_RSP = 0x8130
 
 
 AFFECTED_SOP_CLASS_UID = 0x0002
@@ -40,6 +44,9 @@ DATA_SET_TYPE = 0x0800
 STATUS = 0x0900
 ERROR_COMMENT = 0x0902
 AFFECTED_SOP_INSTANCE_UID = 0x1000
+REQUESTED_SOP_INSTANCE_UID = 0x1001
+EVENT_TYPE_ID = 0x1002
+ACTION_TYPE_ID = 0x1008
 REMAINING = 0x1020
 COMPLETED = 0x1021
 FAILED = 0x1022
@@ -48,7 +55,7 @@ MOVE_ORIGINATOR = 0x1030
 MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
 
 NO_DATA_SET = 0x0101
-_UI = frozenset({AFFECTED_SOP_CLASS_UID, REQUESTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID, 0x1001})
+_UI = frozenset({AFFECTED_SOP_CLASS_UID, REQUESTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID, REQUESTED_SOP_INSTANCE_UID})
 _HEADER = struct.Struct("<HHI")
 
 
@@ -95,6 +102,10 @@ class Message:
     @property
     def sop_instance_uid(self) -> str:
         return self.text(AFFECTED_SOP_INSTANCE_UID)
+
+    @property
+    def requested_sop_instance_uid(self) -> str:
+        return self.text(REQUESTED_SOP_INSTANCE_UID)
 
 
 def encode(command_field: int, values: Mapping[int, int | str], *, data_set: bool = False) -> bytes:

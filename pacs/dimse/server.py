@@ -21,7 +21,7 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 
 from pacs.archive import Archive
 from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs.dimse import contexts, entrance, messages, query, retrieve, status, storage, tls
+from pacs.dimse import commitment, contexts, entrance, messages, query, retrieve, status, storage, tls
 from pacs.dimse.lane import Budget, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.dimse.tls import TlsConnection
@@ -56,6 +56,9 @@ def serve(archive: Archive, *, ready: Callable[[], None] | None = None, stop: th
             host, port = server.server_address[:2]
             kind = "tls" if server.tls is not None else "plain"
             log.info("dicom_listening", host=host, port=port, ae_title=dicom.ae_title, kind=kind)
+        reporter = threading.Thread(target=servers[0].desk.run, args=(stop,), name="commitments", daemon=True)
+        reporter.start()
+        stack.callback(reporter.join, 5.0)
         if ready is not None:
             ready()
         stop.wait()
@@ -92,7 +95,7 @@ def listen(archive: Archive, *, beside: "DicomServer | None" = None) -> "DicomSe
         raise ConfigurationError(
             f"DICOM port {port} is in use or not available on {dicom.host} ({reason}); stop the other program or set {variable}"
         ) from error
-    server.open_to(archive, secured, beside.budget if beside is not None else None)
+    server.open_to(archive, secured, beside)
     return server
 
 
@@ -119,13 +122,16 @@ class DicomServer(AssociationServer):
     budget: Budget
     tls: ssl.SSLContext | None
 
-    def open_to(self, archive: Archive, secured: ssl.SSLContext | None, budget: Budget | None = None) -> None:
-        """Tell the server whose door it is, and over what it speaks."""
+    desk: commitment.Desk
+
+    def open_to(self, archive: Archive, secured: ssl.SSLContext | None, beside: "DicomServer | None" = None) -> None:
+        """Tell the server whose door it is, over what it speaks, and with whom it shares what is one for the archive."""
         self.archive = archive
         self.tls = secured
         limit = archive.settings.dicom.maximum_object_mb << 20
         self.object_limit = limit
-        self.budget = budget or Budget(2 * limit)
+        self.budget = beside.budget if beside is not None else Budget(2 * limit)
+        self.desk = beside.desk if beside is not None else commitment.Desk(archive)
         self.open_to_all = entrance.is_loopback(archive.settings)
         self._serving = self._closed = False
 
@@ -277,6 +283,9 @@ class _Service:
             retrieve.get(
                 self._archive, association, message, allowed=self._allowed("get"), sees_originals=self._sees_originals()
             )
+        elif command == Command.N_ACTION_RQ:
+            desk = self._association._server.desk
+            commitment.action(self._archive, desk, self._association, message, allowed=self._allowed("commit"))
         elif not command & 0x8000:
             self._answer(message, status.UNRECOGNIZED_OPERATION)
 

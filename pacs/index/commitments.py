@@ -49,6 +49,13 @@ class Commitments:
         with self._connections.read() as connection:
             return [_commitment(row) for row in connection.execute(statement)]
 
+    def claim(self, commitment: Commitment, until: float) -> bool:
+        """Keep a due request from others until then; false if somebody else was first."""
+        mine = t.commitment.c.commitment_id == commitment.commitment_id, t.commitment.c.due_at == commitment.due_at
+        statement = sa.update(t.commitment).where(*mine, t.commitment.c.state.in_(OPEN)).values(due_at=until)
+        with self._connections.write() as connection:
+            return connection.execute(statement).rowcount == 1
+
     def known(self, ae_title: str, transaction_uid: str, before: int) -> bool:
         """Tell whether an earlier request of this peer had the same Transaction UID."""
         statement = sa.select(sa.literal(1)).where(
@@ -64,7 +71,7 @@ class Commitments:
         self._set(commitment_id, due_at=due_at, attempts=attempts)
 
     def checked(self, commitment_id: int, failures: Mapping[int, int]) -> None:
-        """Keep the outcome of the check: what failed, by position."""
+        """Keep the outcome of the check: what failed, by position; nothing has to be checked again for another report."""
         self._set(commitment_id, state="checked", failures=[[place, reason] for place, reason in sorted(failures.items())])
 
     def end(self, commitment_id: int, state: str, *, attempts: int) -> None:
