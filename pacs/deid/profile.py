@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from pacs.deid import graphics, markers, people, risk, walk
+from pacs.deid import graphics, markers, people, risk, streams, walk
 from pacs.deid.actions import Subject
 from pacs.deid.attest import attest
 from pacs.deid.candidates import Verdict, needs_defacing
@@ -139,7 +139,9 @@ class Deidentifier:
         )
         search(kept, needles, memory.harmless, originals, foreign_uids=keeps_uids)
         methods = _methods(policy, walked, by_tag, planes)
-        kept = self._finished(kept, by_tag, elements, planes, patient.patient_id, policy, methods)
+        if 0x7FE00010 in by_tag:
+            kept = _with_tidy_pixels(kept, elements, planes, received.transfer_syntax_uid)
+        kept = self._finished(kept, by_tag, patient.patient_id, policy, methods)
         by_kept = {one.tag: one for one in kept} if keeps_uids else {}
         study, series, instance = (
             _text(by_kept, tag) if keeps_uids else self._pseudonyms.uid(uid)
@@ -304,27 +306,33 @@ class Deidentifier:
         self,
         kept: list[Element],
         by_tag: Mapping[int, Element],
-        elements: Sequence[Element],
-        planes: Sequence[int],
         patient_id: str,
         policy: Policy,
         methods: tuple[str, ...],
     ) -> list[Element]:
-        """Add the patient's pseudonym where the sender left the element out, the markers, and tidy Pixel Data."""
+        """Add the patient's pseudonym where the sender left the element out, and the markers."""
         added = list(markers.of(policy, methods))
         added += markers.of_subject(self._trial, patient_id)
         if 0x00100010 not in by_tag:
             added.append(element(0x00100010, "PN", patient_id.encode("ascii")))
         if 0x00100020 not in by_tag:
             added.append(element(0x00100020, "LO", patient_id.encode("ascii")))
-        pixel_data = by_tag.get(0x7FE00010)
-        if pixel_data is not None:
-            tidied = graphics.tidy(pixel_data, elements, planes)
-            if tidied is not pixel_data:
-                kept = [tidied if one.tag == 0x7FE00010 else one for one in kept]
         kept += markers.merged(added, kept)
         kept.sort(key=_tag)
         return kept
+
+
+def _with_tidy_pixels(
+    kept: list[Element], elements: Sequence[Element], planes: Sequence[int], transfer_syntax_uid: str
+) -> list[Element]:
+    """Return the elements with Pixel Data that holds nothing but image; offset tables go where they are no longer right."""
+    (pixel_data,) = (one for one in elements if one.tag == 0x7FE00010)
+    tidied = graphics.tidy(pixel_data, elements, planes)
+    tidied = streams.stripped(tidied, elements, transfer_syntax_uid)
+    if tidied is pixel_data:
+        return kept
+    gone = streams.OFFSET_TABLES if tidied.undefined_length else frozenset()
+    return [tidied if one.tag == 0x7FE00010 else one for one in kept if one.tag not in gone]
 
 
 def _methods(policy: Policy, walked: walk.Walked, by_tag: Mapping[int, Element], planes: Sequence[int]) -> tuple[str, ...]:

@@ -68,7 +68,12 @@ def _compare(before: bytes, text_bytes: bytes, after: pydicom.Dataset, name: str
     if len(patient_id) >= 6 and any(map(str.isdigit, patient_id)):
         assert patient_id.encode("latin-1", "ignore") not in text_bytes, name
     assert not after.PatientBirthDate if "PatientBirthDate" in after else True
-    if "PixelData" in source and source.file_meta.get("TransferSyntaxUID") != "1.2.840.10008.1.2.2":
+    if "PixelData" in source and source["PixelData"].is_undefined_length:
+        # Comments and trailing bytes leave the code streams; `test_streams.py` compares what they decode to.
+        assert len(after.PixelData) > 0, name
+    elif any(one.tag.group & 0xFF00 == 0x6000 and one.tag.element == 0x0102 and one.value for one in source):
+        assert len(after.PixelData) == len(source.PixelData), name  # planes in unused bits are cleared
+    elif "PixelData" in source and source.file_meta.get("TransferSyntaxUID") != "1.2.840.10008.1.2.2":
         expected, found = source.PixelData or b"", after.PixelData or b""
         assert found[: len(expected)] == expected[: len(found)], name
         assert len(found) > 0 or not expected, name
