@@ -46,6 +46,33 @@ def ingest_derived(archive: Archive, received: Sequence[Received], *, finishing:
     return archive.committer.commit_all(arrivals, finishing=finishing)
 
 
+def release(archive: Archive, quarantine_id: str, policy: str = "") -> Stored:
+    """Let an object out of quarantine into the archive: the same way in, under `policy` or the one that holds for it now.
+
+    Raises
+    ------
+    NotUnderstood, DataSetMismatch, Quarantined, SOPClassNotSupported
+        It would come back at once; it stays where it is.
+    ConfigurationError
+        There is no such policy.
+    """
+    received = archive.quarantine.open(quarantine_id)
+    if received.origin is Origin.PROCESSOR:
+        raise Quarantined("a job could not make its pixels safe; discard it, and send the original again under another policy")
+    deidentifier = archive.deidentifier.under(policy) if policy else archive.deidentifier
+    deidentified = deidentifier.deidentify(received)
+    digest = archive.codec.digest(deidentified)
+    stored = archive.index.equal(deidentified.key.sop_instance_uid, digest)
+    if stored is None:
+        stored = archive.committer.commit(_arrival(archive, received, deidentified, digest))
+    else:
+        _keep_identity(archive, deidentified, digest)
+    archive.quarantine.discard(quarantine_id)
+    # The association that brought it has long ended; without a word of its own the series would wait for silence.
+    archive.index.end_association(received.association)
+    return stored
+
+
 def _deidentify(archive: Archive, received: Received) -> Deidentified:
     assert received.origin is not Origin.PROCESSOR, "processors come in by ingest_derived"
     try:
