@@ -1,4 +1,4 @@
-"""Rotation of the image key: no record touched, resumable at every step, noticed by who serves, nothing lost with the old key."""
+"""Rotation of the image key: no record touched, resumable at every step, noticed by who serves, nothing lost with a key."""
 
 import os
 import shutil
