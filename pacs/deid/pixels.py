@@ -69,7 +69,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """Frames without text. `frames` is None where none was found: not a pixel was changed."""
+    """Frames without text. `frames` is None where none was found: not a pixel was changed.
+
+    `mask` is what was blanked, shape (rows, columns), in `pieces` patches.
+    """
 
     frames: list[Array] | None = field(repr=False)
     mask: Mask | None = field(default=None, repr=False)
@@ -90,18 +93,18 @@ def clean(frames: Sequence[Array], look: Look, report: Callable[[float], None] =
         Text is still there after `ROUNDS`, or there is little else in the image.
     """
     mask: Mask = np.zeros(frames[0].shape[:2], bool)
-    pieces = 0
     before: Array | None = None
     for number, frame in enumerate(frames):
         window = _changed(frame, before, mask)
         if window is not None:
-            pieces += _clean_frame(frame, look, mask, window)
+            _clean_frame(frame, look, mask, window)
         before = frame
         report((number + 1) / len(frames))
-    if not pieces:
+    if not mask.any():
         return Cleaned(None)
     if mask.mean() > _MOSTLY_TEXT:
         raise TextLeft("there is little but text in the image")
+    pieces = cv2.connectedComponents(mask.astype(np.uint8))[0] - 1
     return Cleaned([_blanked(frame, mask, look) for frame in frames], mask, pieces)
 
 
@@ -117,19 +120,17 @@ def find(frame: Array, look: Look, *, least: float = _SURE) -> list[Found]:
     return found
 
 
-def _clean_frame(frame: Array, look: Look, mask: Mask, window: tuple[int, int, int, int]) -> int:
-    """Add to `mask` what text one frame shows within (y0, x0, y1, x1); returns the number of pieces."""
+def _clean_frame(frame: Array, look: Look, mask: Mask, window: tuple[int, int, int, int]) -> None:
+    """Add to `mask` what text one frame shows within (y0, x0, y1, x1)."""
     y0, x0, y1, x1 = window
-    pieces = 0
     least = _SURE if not mask.any() else _SUSPICIOUS
     for _ in range(ROUNDS):
         seen = _blanked(frame, mask, look)[y0:y1, x0:x1]
         found = find(np.ascontiguousarray(seen), look, least=least)
         if not found:
-            return pieces
+            return
         for one in found:
             _cover(mask, one.corners + np.array([x0, y0], np.float32), look)
-        pieces += len(found)
         # Where there is some text, what only may be text is taken for it.
         least = _SUSPICIOUS
     raise TextLeft(f"text is still found after {ROUNDS} rounds of blanking")
