@@ -9,8 +9,10 @@ import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from pacs.archive import Archive
+from pacs.deid import exchange
 from pacs.deid.restore import restored, with_uids
 from pacs.dicom import values
 from pacs.dicom.dictionary import keyword_of, vr_of
@@ -18,7 +20,7 @@ from pacs.dicom.elements import join, walk
 from pacs.index import attributes as keys
 from pacs.model.errors import NotAuthorized
 from pacs.model.instance import InstanceKey, Stored
-from pacs.model.query import AnyOf, Between, Level, Match, Query, Single, Wildcard
+from pacs.model.query import AnyOf, Between, Empty, Level, Match, Query, Single, Wildcard
 from pacs.store.vault import Identity, Vault
 
 _STUDY_UID, _SERIES_UID, _SOP_UID, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00080018, 0x00200052
@@ -33,7 +35,7 @@ _UIDS = {"StudyInstanceUID": Level.STUDY, "SeriesInstanceUID": Level.SERIES, "SO
 _BY_UID = {Level.STUDY: "study_instance_uid", Level.SERIES: "series_instance_uid", Level.IMAGE: "sop_instance_uid"}
 
 
-@dataclass(slots=True)
+@dataclass
 class Originals:
     """Gives instances their originals back; remembers what belongs to a study for as long as it lives."""
 
@@ -94,6 +96,26 @@ class Originals:
                 if frame:
                     found[self.archive.deidentifier.pseudonymous_uid(frame)] = frame
         return found
+
+
+class SealedIdentity(Originals):
+    """Leaves instances de-identified, and adds their identity encrypted for one recipient (`pacs.deid.exchange`)."""
+
+    def __init__(self, archive: Archive, certificate: Path) -> None:
+        super().__init__(archive)
+        self._certificate = exchange.recipient(certificate)
+
+    def key(self, stored: Stored) -> InstanceKey:
+        """Return the archive's own UIDs: they stay."""
+        return stored.key
+
+    def header(self, stored: Stored, head: bytes) -> bytes:
+        """Return the de-identified data set with the Encrypted Attributes Sequence; without it, where nothing was taken."""
+        taken = self._of(stored)
+        if not taken:
+            return head
+        sealed = exchange.encrypted(taken, self._certificate)
+        return b"".join(join(restored(walk(head), {sealed.tag: bytes(sealed.encoded)})))
 
 
 def vault_of(archive: Archive) -> Vault:
@@ -241,6 +263,8 @@ _KEYWORD = {level: keyword for keyword, level in _UIDS.items()}
 
 def _matches(keyword: str, value: str, match: Match) -> bool:
     """Say whether an original value matches (PS3.4 C.2.2.2)."""
+    if isinstance(match, Empty):
+        return not value.strip()
     parts = value.split("\\") if keyword in keys.SEVERAL else [value]
     return any(_one_matches(keyword, part.strip(), match) for part in parts)
 

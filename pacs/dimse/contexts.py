@@ -50,7 +50,8 @@ COMPRESSED = (
 )
 """Accepted for storage and kept. JPIP is not: what it names is not in the data set."""
 _COMPRESSED = frozenset(COMPRESSED)
-RELATIONAL, FUZZY = 0, 2
+RELATIONAL, FUZZY, EMPTY_VALUES, SEVERAL_VALUES = 0, 2, 5, 6
+"""Places in the Service-class-application-information (PS3.4 Table C.5-1)."""
 MESSAGE_SYNTAXES = (EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN)
 """For verification, queries and identifiers, which are not worth compressing."""
 
@@ -86,18 +87,19 @@ def supported(proposed: Sequence[PresentationContext]) -> list[PresentationConte
 def extended(proposed: dict[str, bytes]) -> dict[str, bytes]:
     """Return Service-class-application-information for the query and retrieve classes (PS3.4 Tables C.5-1, C.5-3, C.5-4).
 
-    We do relational queries and retrievals (byte 1) and, in queries, fuzzy semantic matching of names (byte 3). Not done:
-    combined date-time matching, timezone adjustment, enhanced multi-frame conversion, empty and multiple value matching.
+    We do relational queries and retrievals (byte 1) and, in queries, fuzzy semantic matching of names (byte 3), empty value
+    matching (byte 6) and multiple value matching (byte 7). Not done: combined date-time matching, timezone adjustment,
+    enhanced multi-frame conversion.
     """
     answers = {}
     for uid, information in proposed.items():
         if uid not in QUERY_RETRIEVE_CLASSES or not information:
             continue
-        done = (RELATIONAL, FUZZY) if uid in FIND_CLASSES else (RELATIONAL,)
+        done = (RELATIONAL, FUZZY, EMPTY_VALUES, SEVERAL_VALUES) if uid in FIND_CLASSES else (RELATIONAL,)
         answers[uid] = bytes(int(index in done and asked == 1) for index, asked in enumerate(information[:7]))
     return answers
 
 
 def negotiated(proposed: dict[str, bytes], sop_class_uid: str, index: int) -> bool:
-    """Say whether option `index` (RELATIONAL, FUZZY) of a query or retrieve class is in force."""
+    """Say whether option `index` (RELATIONAL, FUZZY, ...) of a query or retrieve class is in force."""
     return extended(proposed).get(sop_class_uid, b"")[index : index + 1] == b"\1"

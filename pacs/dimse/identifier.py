@@ -15,7 +15,7 @@ from pacs.dicom.dictionary import keyword_of, tag_of, vr_of
 from pacs.index.attributes import COMPUTED, level_of
 from pacs.model.errors import InvalidQuery, NotUnderstood
 from pacs.model.instance import Buffer, Element
-from pacs.model.query import AnyOf, Between, Level, Match, Query, Single, Wildcard
+from pacs.model.query import AnyOf, Between, Empty, Level, Match, Query, Single, Wildcard
 
 LEVELS = (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE)
 UNIQUE_KEYS = {
@@ -114,8 +114,19 @@ def wanted(identifier: Sequence[Element], *, patient_root: bool, relational: boo
     return Wanted(found, keys)
 
 
-def asked(identifier: Sequence[Element], *, patient_root: bool, relational: bool, fuzzy: bool) -> Asked:
-    """Return what a C-FIND identifier asks. Raises `InvalidQuery` (A900) or `NotUnderstood` (C000: character set)."""
+def asked(
+    identifier: Sequence[Element],
+    *,
+    patient_root: bool,
+    relational: bool,
+    fuzzy: bool,
+    empty_values: bool = False,
+    several_values: bool = False,
+) -> Asked:
+    """Return what a C-FIND identifier asks. Raises `InvalidQuery` (A900) or `NotUnderstood` (C000: character set).
+
+    `relational`, `fuzzy`, `empty_values` and `several_values` are what was negotiated (PS3.4 C.5.1.1).
+    """
     found = level(identifier, patient_root=patient_root)
     character_set, charsets = _character_set(identifier)
     matches: dict[str, Match] = {}
@@ -130,7 +141,7 @@ def asked(identifier: Sequence[Element], *, patient_root: bool, relational: bool
             empty_keys.append((one.tag, one.vr if one.vr != "UN" else vr_of(one.tag)))
             continue
         return_keys.append(keyword)
-        match = _match(keyword, vr_of(one.tag), one, charsets)
+        match = _match(keyword, vr_of(one.tag), one, charsets, empty_values, several_values)
         if match is not None:
             if keyword in COMPUTED and keyword not in ("ModalitiesInStudy", "SOPClassesInStudy"):
                 # Counts are returned, not matched; FF01 says so.
@@ -208,19 +219,25 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
-def _match(keyword: str, vr: str, one: Element, charsets: tuple[str, ...]) -> Match | None:
+def _match(
+    keyword: str, vr: str, one: Element, charsets: tuple[str, ...], empty_values: bool, several_values: bool
+) -> Match | None:
     """Return how a key restricts, None for Universal Matching (PS3.4 C.2.2.2)."""
     said = [value for value in values.strings(one, charsets) if value] if one.vr != "UN" else []
     if not said or all(set(value) == {"*"} for value in said):
         return None
+    if empty_values and said == ['""']:
+        return Empty()
     if vr == "UI":
         if not all(is_uid(uid) for uid in said):
             raise InvalidQuery(f"{keyword} is not a UID")
         return Single(said[0]) if len(said) == 1 else AnyOf(tuple(said))
     if len(said) > 1:
         # Lists belong to negotiated Multiple Value Matching (C.2.2.2.8); of codes they are asked for without it, and harmless.
-        if vr != "CS":
+        if vr != "CS" and not several_values:
             raise InvalidQuery(f"{keyword} must have one value")
+        if vr in _PATTERNS and not all(_PATTERNS[vr].fullmatch(value) for value in said):
+            raise InvalidQuery(f"{keyword} holds something that is not a {vr} in a list")
         return AnyOf(tuple(said))
     if vr in _PATTERNS:
         return _moment(keyword, vr, said[0])

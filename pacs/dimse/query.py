@@ -26,13 +26,17 @@ def find(
         sop_class_uid, asked, explicit = _asked(association, message, allowed)
         pending = status.PENDING_UNSUPPORTED_KEYS if asked.unsupported else status.PENDING
         command = _response(message, sop_class_uid, pending, data_set=True)
-        ae_title = archive.settings.dicom.ae_title
+        ae_title, limit = archive.settings.dicom.ae_title, archive.settings.dicom.maximum_answers
         code, comment = status.SUCCESS, ""
         answers = cast("Generator[dict[str, str]]", ask(asked.query))
         with closing(answers):
             for found in answers:
                 if message.message_id in association.dimse.cancelled:
                     code = status.CANCEL
+                    break
+                if limit and count >= limit:
+                    # Never a silent cut (PS3.4 Table C.4-1: out of resources).
+                    code, comment = status.OUT_OF_RESOURCES, f"more than {limit} matches; ask more narrowly"
                     break
                 body = identifier.answer(asked, found, ae_title, explicit=explicit)
                 association.dimse.send(message.context_id, command, [body])
@@ -72,6 +76,8 @@ def _asked(association: LaneAssociation, message: Message, allowed: bool) -> tup
         patient_root=sop_class_uid in contexts.PATIENT_ROOT,
         relational=relational(association, sop_class_uid),
         fuzzy=_negotiated(association, sop_class_uid, contexts.FUZZY),
+        empty_values=_negotiated(association, sop_class_uid, contexts.EMPTY_VALUES),
+        several_values=_negotiated(association, sop_class_uid, contexts.SEVERAL_VALUES),
     )
     return sop_class_uid, asked, syntax == contexts.EXPLICIT_LITTLE_ENDIAN
 

@@ -258,7 +258,7 @@ class _Service:
         self._archive = archive
         self._association = association
         self._may: frozenset[str] | None = None
-        self._originals = False
+        self._originals = self._warn = False
         self._stored = 0
         self._ended = False
 
@@ -266,7 +266,7 @@ class _Service:
         """Answer one request."""
         command = message.command_field
         if command == Command.C_STORE_RQ:
-            if storage.store(self._archive, association, message, allowed=self._allowed("store")):
+            if storage.store(self._archive, association, message, allowed=self._allowed("store"), warn=self._warn):
                 self._stored += 1
         elif command == Command.C_ECHO_RQ:
             # Verification is always answered 0000 (PS3.4 A.4).
@@ -309,6 +309,7 @@ class _Service:
             # On loopback callers need no introduction; a configured peer is held to its permissions everywhere.
             stranger = frozenset(SERVICES if self._association._server.open_to_all else ())
             self._may = peer.may if peer is not None else stranger
+            self._warn = peer is not None and "warn" in peer.options
             self._originals = peer is not None and peer.identity == "original" and self._calls_from(peer)
         return service in self._may
 

@@ -12,12 +12,17 @@ from pacs.model.instance import Origin, Received, Stored
 log = get_logger(__name__)
 
 
-def store(archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool) -> bool:
-    """Take one instance in and answer; True if the archive or its quarantine has it now. 0000 is said after the commit only."""
+def store(archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool, warn: bool = False) -> bool:
+    """Take one instance in and answer; True if the archive or its quarantine has it now. 0000 is said after the commit only.
+
+    With `warn` it is B000 instead, coercion of data elements: de-identification always changes some (PS3.4 Table B.2-1).
+    """
     code, comment, kept = status.SUCCESS, "", True
     try:
         stored = _ingest(archive, association, message, allowed)
-        log.debug("instance_stored", sop_instance_uid=stored.key.sop_instance_uid, status="0000")
+        if warn:
+            code = status.COERCED
+        log.debug("instance_stored", sop_instance_uid=stored.key.sop_instance_uid, status=f"{code:04X}")
     except Quarantined as error:
         # Deliberate: by default the sender keeps its copy; a policy may spare modalities that treat any failure as fatal.
         code = int(archive.settings.deid.quarantine_status, 16)

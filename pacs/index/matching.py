@@ -23,7 +23,7 @@ from pacs.index.attributes import (
 )
 from pacs.index.connections import Connections
 from pacs.model.errors import InvalidQuery
-from pacs.model.query import AnyOf, Between, Match, Single, Wildcard
+from pacs.model.query import AnyOf, Between, Match, Single, Valued, Wildcard
 
 Condition = sa.ColumnElement[bool]
 Text = sa.ColumnElement[str]
@@ -42,7 +42,7 @@ def is_universal(match: Match) -> bool:
     return False
 
 
-def value_condition(connections: Connections, keyword: str, vr: str, column: Text, match: Match) -> Condition:
+def value_condition(connections: Connections, keyword: str, vr: str, column: Text, match: Valued) -> Condition:
     """Match a column that holds one value made comparable (`pacs.index.attributes.columns_of`)."""
     if isinstance(match, AnyOf):
         if vr in ("DA", "TM", "DT"):
@@ -60,7 +60,7 @@ def value_condition(connections: Connections, keyword: str, vr: str, column: Tex
     return column == text_key(match.value)
 
 
-def number_condition(keyword: str, column: sa.ColumnElement[Any], match: Match) -> Condition:
+def number_condition(keyword: str, column: sa.ColumnElement[Any], match: Valued) -> Condition:
     """Match a column that holds an IS as a number: "007" is 7."""
     if isinstance(match, Between):
         raise InvalidQuery(f"{keyword}: range matching is for dates and times only")
@@ -70,7 +70,7 @@ def number_condition(keyword: str, column: sa.ColumnElement[Any], match: Match) 
     return column.in_([number for number in (number_key(value) for value in values) if number is not None])
 
 
-def several_condition(keyword: str, vr: str, column: Text, match: Match) -> Condition:
+def several_condition(keyword: str, vr: str, column: Text, match: Valued) -> Condition:
     """Match text that holds several values joined by a backslash: one that matches is enough (PS3.4 C.2.2.2.1)."""
     if isinstance(match, Between):
         raise InvalidQuery(f"{keyword}: range matching needs an attribute with one date or time")
@@ -84,7 +84,7 @@ def several_condition(keyword: str, vr: str, column: Text, match: Match) -> Cond
     return column.regexp_match(rf"(\A|\\) *({'|'.join(patterns)}) *(\\|\Z)")
 
 
-def stored_condition(connections: Connections, keyword: str, vr: str, stored: Text, match: Match) -> Condition:
+def stored_condition(connections: Connections, keyword: str, vr: str, stored: Text, match: Valued) -> Condition:
     """Match a value as it came (from the `attributes` of a row) that may have only one value."""
     if vr == "PN":
         raise InvalidQuery(f"{keyword} cannot be matched")
@@ -98,7 +98,7 @@ def stored_condition(connections: Connections, keyword: str, vr: str, stored: Te
 
 
 def name_condition(
-    connections: Connections, keyword: str, columns: Sequence[Text], words: Text, match: Match, *, fuzzy: bool
+    connections: Connections, keyword: str, columns: Sequence[Text], words: Text, match: Valued, *, fuzzy: bool
 ) -> Condition:
     """Match a Patient's Name or another PN, without regard to case (PS3.4 C.2.2.2.1).
 

@@ -14,7 +14,7 @@ from pacs.index import tables as t
 from pacs.index.attributes import COMPUTED, LEVELS, SEVERAL, VR, level_of
 from pacs.index.connections import Connections
 from pacs.model.errors import InvalidQuery
-from pacs.model.query import AnyOf, Level, Match, Query, Single
+from pacs.model.query import AnyOf, Empty, Level, Match, Query, Single, Valued
 
 Condition = sa.ColumnElement[bool]
 _BATCH = 200
@@ -178,6 +178,8 @@ def _condition(connections: Connections, keyword: str, match: Match, *, fuzzy: b
     level = level_of(keyword)
     if level is None:
         raise InvalidQuery(f"{keyword} cannot be matched")
+    if isinstance(match, Empty):
+        return level, _empty(level, keyword)
     if keyword in COMPUTED:
         return level, _computed_condition(connections, keyword, match)
     vr = VR[keyword]
@@ -194,7 +196,19 @@ def _condition(connections: Connections, keyword: str, match: Match, *, fuzzy: b
     return level, matching.stored_condition(connections, keyword, vr, stored, match)
 
 
-def _computed_condition(connections: Connections, keyword: str, match: Match) -> Condition:
+def _empty(level: Level, keyword: str) -> Condition:
+    """Return whether an attribute is missing or has no value."""
+    if keyword in COMPUTED:
+        raise InvalidQuery(f"{keyword} always has a value")
+    if keyword in _NAME:
+        return sa.and_(*(column == "" for column in _NAME[keyword][0]))
+    if keyword in _NUMBER:
+        return _NUMBER[keyword].is_(None)
+    column = _COLUMN[keyword] if keyword in _COLUMN else _TABLE[level].c.attributes[keyword].as_string()
+    return sa.func.coalesce(column, "") == ""
+
+
+def _computed_condition(connections: Connections, keyword: str, match: Valued) -> Condition:
     # PS3.4 C.6.2.1.2 note: a study matches if any of its series has the modality; the answer names them all.
     if keyword in ("ModalitiesInStudy", "SOPClassesInStudy"):
         any_series = t.series.alias()

@@ -46,7 +46,13 @@ class AnyOf:
     values: tuple[str, ...]
 
 
-Match = Single | Wildcard | Between | AnyOf
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Empty Value Matching, PS3.4 C.2.2.2.7: the attribute is missing or has no value."""
+
+
+Valued = Single | Wildcard | Between | AnyOf
+Match = Valued | Empty
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pacs.dimse import messages, scu
 from pacs.dimse.messages import Command
 from pacs.model.errors import OutOfResources
 from pacs.model.instance import Location, Sealed
+from pacs.model.peer import Peer
 from pacs.model.query import Level, Query
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -144,6 +145,15 @@ def test_s7_a_missing_uid_is_a900(door: Door, keyword: str) -> None:
 def test_s7_a_missing_patient_id_is_taken(door: Door) -> None:
     """PatientID is Type 2: it may be empty."""
     assert stored(door, making.dataset(patient_id="")) == [0]
+
+
+def test_s8_a_peer_that_wants_it_is_warned_of_coercion(door: Door) -> None:
+    """0000 for everybody, B000 for a peer with the option "warn"; the instance is stored all the same."""
+    assert stored(door, making.dataset(instance=1)) == [0]
+    door.archive.index.peers.add(Peer("MODALITY", "127.0.0.1", 104, options=frozenset({"warn"})))
+
+    assert stored(door, making.dataset(instance=2)) == [0xB000]
+    assert len(held(door.archive)) == 2
 
 
 def test_s9_a_class_that_is_not_the_contexts_is_0122(door: Door) -> None:
