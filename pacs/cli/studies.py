@@ -15,6 +15,7 @@ from pacs.model.errors import ArchiveError, NotUnderstood, Quarantined
 from pacs.model.instance import Origin, Received
 
 if TYPE_CHECKING:
+    from pacs import reidentify
     from pacs.archive import Archive
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -48,6 +49,10 @@ def get(
     as_stored: Annotated[
         bool, typer.Option("--as-stored", help="Keep the archive's compression (HTJ2K); most viewers want not.")
     ] = False,
+    sealed_identity: Annotated[
+        bool,
+        typer.Option("--sealed-identity", help="Add the original identity, encrypted for deid.recipient_certificate alone."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a study, series or instance as DICOM files: DIR/STUDY/SERIES/INSTANCE.dcm."""
@@ -56,6 +61,7 @@ def get(
     accepted = None if as_stored else (EXPLICIT_VR_LITTLE_ENDIAN,)
     failed = 0
     with open_archive("cli") as (_, archive):
+        sealing = _sealing(archive) if sealed_identity else None
         found = (
             archive.index.locate(study_instance_uids=[uid])
             or archive.index.locate(series_instance_uids=[uid])
@@ -70,10 +76,10 @@ def get(
                 path = folder / key.study_instance_uid / key.series_instance_uid / f"{key.sop_instance_uid}.dcm"
                 try:
                     try:
-                        buffers = retrieve.part10_file(archive, stored, accepted)
+                        buffers = retrieve.part10_file(archive, stored, accepted, sealing)
                     except ArchiveError:
                         # What has no uncompressed form here (video) leaves as it is stored.
-                        buffers = retrieve.part10_file(archive, stored, None)
+                        buffers = retrieve.part10_file(archive, stored, None, sealing)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     with path.open("wb") as sink:
                         sink.writelines(buffers)
@@ -88,6 +94,16 @@ def get(
         out.print(f"{len(found) - failed} files in {folder}")
     if failed:
         raise fail(f"{failed} of {len(found)} instances could not be read; `pacs doctor` may tell why")
+
+
+def _sealing(archive: "Archive") -> "reidentify.SealedIdentity":
+    """Return what adds the Encrypted Attributes Sequence. Raises the one-line exit where nobody is configured to open it."""
+    from pacs import reidentify
+
+    if not archive.settings.deid.recipient_certificate:
+        raise fail("set deid.recipient_certificate to the certificate of who may open it")
+    archive.index.note("identity_restored", operation="sealed export")
+    return reidentify.SealedIdentity(archive, Path(archive.settings.deid.recipient_certificate))
 
 
 def import_files(

@@ -7,10 +7,15 @@ from typing import Any
 
 import making
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from deid.test_exchange import identity
 from typer.testing import CliRunner, Result
 
 from pacs.archive import Archive
 from pacs.cli.app import app
+from pacs.deid.exchange import opened
+from pacs.dicom import elements, part10
 from pacs.ingest import ingest
 from pacs.model.errors import Quarantined
 from pacs.model.instance import Stored
@@ -154,3 +159,23 @@ def test_explain_and_check_speak_of_files(home: Path, tmp_path: Path) -> None:
     assert any(row.get("before") == making.PATIENT_NAME for row in shown)
     assert judged.exit_code == 1 and "identity" in judged.output
     assert clean.exit_code == 0, clean.output
+
+
+def test_identity_leaves_sealed_for_one_recipient(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off by default; with a certificate each file bears the identity, which only its key opens."""
+    filled(home)
+    uid = rows("studies")[0]["study_instance_uid"]
+    refused = pacs("get", uid, "-o", str(tmp_path / "out"), "--sealed-identity")
+    key = rsa.generate_private_key(65537, 2048)
+    (tmp_path / "to.pem").write_bytes(identity(key).public_bytes(Encoding.PEM))
+    monkeypatch.setenv("PACS_DEID_RECIPIENT_CERTIFICATE", str(tmp_path / "to.pem"))
+
+    done = pacs("get", uid, "-o", str(tmp_path / "out"), "--sealed-identity")
+
+    assert refused.exit_code == 1 and "deid.recipient_certificate" in refused.output
+    assert done.exit_code == 0, done.output
+    for path in (tmp_path / "out").rglob("*.dcm"):
+        data = path.read_bytes()
+        assert not any(word.encode() in data for word in making.PLANTED)
+        taken = opened(elements.walk(part10.split(data).data_set), identity(key), key)
+        assert making.PATIENT_NAME.encode() in taken[0x00100010]
