@@ -171,8 +171,11 @@ class LaneDimse(DIMSEServiceProvider):
             self.dul.wake()
             raise AssociationLost("the connection broke while sending") from error
 
-    def receive(self, timeout_s: float | None) -> Message:
-        """Return the next message. Raises `AssociationLost` if the association ends or nothing comes in time."""
+    def receive(self, timeout_s: float | None, meanwhile: Callable[[], None] | None = None) -> Message:
+        """Return the next message. Raises `AssociationLost` if the association ends or nothing comes in time.
+
+        `meanwhile` is called about twice a second for as long as nothing comes.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             try:
@@ -185,6 +188,8 @@ class LaneDimse(DIMSEServiceProvider):
                 raise AssociationLost("the association ended")
             if deadline is not None and time.monotonic() > deadline:
                 raise AssociationLost("no answer in time")
+            if meanwhile is not None:
+                meanwhile()
 
 
 class LaneAssociation(Association):

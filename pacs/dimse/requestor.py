@@ -5,7 +5,7 @@ Such an association has no thread that serves requests: its owner sends and wait
 """
 
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pydicom.uid import UID
 from pynetdicom import AE
@@ -103,6 +103,7 @@ def store(
     message_id: int,
     priority: int = 0,
     originator: tuple[str, int] | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> int:
     """Send one instance and return the peer's status (PS3.7 9.1.1). Raises `AssociationLost`."""
     asked: dict[int, int | str] = {
@@ -114,13 +115,15 @@ def store(
     if originator is not None:
         asked[messages.MOVE_ORIGINATOR], asked[messages.MOVE_ORIGINATOR_MESSAGE_ID] = originator
     association.dimse.send(context_id, messages.encode(Command.C_STORE_RQ, asked, data_set=True), data_set)
-    return response(association, Command.C_STORE_RSP, message_id).status
+    return response(association, Command.C_STORE_RSP, message_id, meanwhile).status
 
 
-def response(association: LaneAssociation, command: Command, message_id: int) -> Message:
+def response(
+    association: LaneAssociation, command: Command, message_id: int, meanwhile: Callable[[], None] | None = None
+) -> Message:
     """Wait for the response to `message_id`; anything else that comes meanwhile is not for us."""
     while True:
-        message = association.dimse.receive(association.dimse_timeout)
+        message = association.dimse.receive(association.dimse_timeout, meanwhile)
         if message.command_field == command and message.number(messages.MESSAGE_ID_RESPONDED_TO) == message_id:
             return message
         association.dimse.give_back(message.data_set)

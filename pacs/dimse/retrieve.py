@@ -6,15 +6,16 @@ what is stored if the peer accepts that transfer syntax, and otherwise what the 
 the others. The final status follows from the counters alone (PS3.4 C.4.2.1.5).
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from pacs import reidentify
-from pacs import retrieve as way_out
 from pacs.archive import Archive
 from pacs.dimse import contexts, identifier, messages, query, requestor, status, tls
+from pacs.dimse.ahead import Ahead
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.logs import get_logger
@@ -32,12 +33,16 @@ SUB_OPERATION_LIMIT = 65535
 class _Sender(Protocol):
     """Performs one C-STORE sub-operation after another."""
 
-    def send(self, stored: Stored) -> int:
+    def send(self, stored: Stored, ahead: Ahead, meanwhile: Callable[[], None]) -> int:
         """Return the peer's status. Raises `ArchiveError` or `AssociationLost` where there is none."""
 
     @property
     def gone(self) -> bool:
         """Whether no further sub-operation can succeed."""
+
+    @property
+    def originals(self) -> Originals | None:
+        """What restores the instances, if the receiver gets them so."""
 
     def ordered(self, instances: Sequence[Stored]) -> Sequence[Stored]:
         """Return the order to send in."""
@@ -158,15 +163,20 @@ def _retrieve(
     # The list of what failed speaks the language of who asked.
     names = Originals(archive) if sees_originals and archive.vault is not None else None
     code = None
+    order = way.ordered(instances)
+    ahead = Ahead(archive, order, way.originals)
+    pace = _Pace(response, tally, archive.settings.dicom.pending_s)
     try:
-        for stored in way.ordered(instances):
+        for stored in order:
             if message.message_id in association.dimse.cancelled:
                 code = status.CANCEL
                 break
-            tally.count(_attempt(way, stored), names.key(stored).sop_instance_uid if names else stored.key.sop_instance_uid)
+            code_of_one = _attempt(way, stored, ahead, pace)
+            tally.count(code_of_one, names.key(stored).sop_instance_uid if names else stored.key.sop_instance_uid)
             if not way.gone:
-                response.pending(tally)
+                pace.pending()
     finally:
+        ahead.close()
         way.close()
     code = tally.final() if code is None else code
     response.final(code, tally, "")
@@ -207,12 +217,12 @@ def _instances(
     return instances
 
 
-def _attempt(way: _Sender, stored: Stored) -> int | None:
+def _attempt(way: _Sender, stored: Stored, ahead: Ahead, pace: "_Pace") -> int | None:
     """Perform one sub-operation; None where it failed without an answer of the peer."""
     if way.gone:
         return None
     try:
-        return way.send(stored)
+        return way.send(stored, ahead, pace.waiting)
     except ArchiveError as error:
         log.warning("sub_operation_failed", sop_instance_uid=stored.key.sop_instance_uid, error=type(error).__name__)
     except AssociationLost:
@@ -264,34 +274,53 @@ class _Responses:
         self._association.dimse.send(self._message.context_id, command, [body] if body else ())
 
 
+class _Pace:
+    """Sends a Pending response after each sub-operation, and now and then while one takes long (PS3.4 C.4.2.3.1)."""
+
+    def __init__(self, response: _Responses, tally: _Tally, every_s: float) -> None:
+        self._response, self._tally, self._every_s = response, tally, every_s
+        self._last = time.monotonic()
+
+    def pending(self) -> None:
+        """Send one."""
+        self._response.pending(self._tally)
+        self._last = time.monotonic()
+
+    def waiting(self) -> None:
+        """Send one if the last is long ago: the requestor must not take us for dead."""
+        if time.monotonic() - self._last >= self._every_s:
+            self.pending()
+
+
 def _counts(tally: _Tally) -> dict[int, int | str]:
     return {messages.COMPLETED: tally.completed, messages.FAILED: tally.failed, messages.WARNING: tally.warning}
 
 
 def _send_stored(
-    archive: Archive,
     association: LaneAssociation,
     stored: Stored,
+    ahead: Ahead,
+    meanwhile: Callable[[], None],
+    *,
     message_id: int,
     priority: int,
-    originator: tuple[str, int] | None,
-    originals: Originals | None,
+    originator: tuple[str, int] | None = None,
 ) -> int:
     """Send an instance as it is stored, or in the best transfer syntax the peer accepted for its class."""
     ways = requestor.accepted(association, stored.sop_class_uid)
     if not ways:
         raise NotTranscodable("the peer accepted no presentation context for this SOP Class")
-    parts = way_out.data_set(archive, stored, tuple(ways), originals)
-    key = stored.key if originals is None else originals.key(stored)
+    prepared = ahead.take(stored, lambda sop_class_uid: tuple(requestor.accepted(association, sop_class_uid)), meanwhile)
     return requestor.store(
         association,
-        ways[parts.transfer_syntax_uid],
+        ways[prepared.parts.transfer_syntax_uid],
         sop_class_uid=stored.sop_class_uid,
-        sop_instance_uid=key.sop_instance_uid,
-        data_set=parts.buffers,
+        sop_instance_uid=prepared.sop_instance_uid,
+        data_set=prepared.parts.buffers,
         message_id=message_id,
         priority=priority,
         originator=originator,
+        meanwhile=meanwhile,
     )
 
 
@@ -303,14 +332,15 @@ class _Back:
     def __init__(
         self, archive: Archive, association: LaneAssociation, message: Message, originals: Originals | None = None
     ) -> None:
-        self._archive, self._association = archive, association
-        self._originals = originals
+        self._association = association
+        self.originals = originals
         self._priority = _priority(message)
         self._message_ids = _message_ids()
 
-    def send(self, stored: Stored) -> int:
-        message_id = next(self._message_ids)
-        return _send_stored(self._archive, self._association, stored, message_id, self._priority, None, self._originals)
+    def send(self, stored: Stored, ahead: Ahead, meanwhile: Callable[[], None]) -> int:
+        return _send_stored(
+            self._association, stored, ahead, meanwhile, message_id=next(self._message_ids), priority=self._priority
+        )
 
     def ordered(self, instances: Sequence[Stored]) -> Sequence[Stored]:
         return instances
@@ -332,7 +362,7 @@ class _Onward:
         originals: Originals | None = None,
     ) -> None:
         self._archive = archive
-        self._originals = originals
+        self.originals = originals
         self._peer = peer
         self._priority = _priority(message)
         # PS3.7 9.1.1.1: the AE that asked for the C-MOVE, and its Message ID; not ours.
@@ -348,12 +378,12 @@ class _Onward:
     def gone(self) -> bool:
         return self._gone
 
-    def send(self, stored: Stored) -> int:
+    def send(self, stored: Stored, ahead: Ahead, meanwhile: Callable[[], None]) -> int:
         if not set(_needs(stored)) <= self._proposed:
             self.close()
             self._proposed = self._batches[self._batch_of(stored)]
         try:
-            return self._send(stored)
+            return self._send(stored, ahead, meanwhile)
         except AssociationLost:
             # Once it may have been an accident; a peer that breaks off twice does not want to go on.
             self._drop()
@@ -365,7 +395,7 @@ class _Onward:
             self._gone = True
             raise
         try:
-            return self._send(stored)
+            return self._send(stored, ahead, meanwhile)
         except (AssociationLost, requestor.PeerUnavailable):
             self._drop()
             self._gone = True
@@ -387,7 +417,7 @@ class _Onward:
             self._association.release_and_wait()
             self._association = None
 
-    def _send(self, stored: Stored) -> int:
+    def _send(self, stored: Stored, ahead: Ahead, meanwhile: Callable[[], None]) -> int:
         if self._association is None:
             settings = self._archive.settings.dicom
             self._association = requestor.associate(
@@ -399,9 +429,14 @@ class _Onward:
                 timeout_s=settings.idle_timeout_s,
                 tls=tls.for_peer(settings, self._peer),
             )
-        message_id = next(self._message_ids)
         return _send_stored(
-            self._archive, self._association, stored, message_id, self._priority, self._originator, self._originals
+            self._association,
+            stored,
+            ahead,
+            meanwhile,
+            message_id=next(self._message_ids),
+            priority=self._priority,
+            originator=self._originator,
         )
 
     def _drop(self) -> None:
