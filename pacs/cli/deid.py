@@ -104,6 +104,14 @@ def check(paths: Paths, policy: Policy = "", as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def statement() -> None:
+    """Print the de-identification section of docs/conformance.md, written from the tables in force."""
+    from pacs.deid.statement import section
+
+    typer.echo(section(), nl=False)
+
+
 def _summary(found: "Explanation") -> dict[str, Any]:
     return {"outcome": found.outcome, "reason": found.reason, "policy": found.policy, "methods": list(found.methods)}
 

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 
 from pacs.deid.check import check
 from pacs.deid.explain import CHANGED, EMPTIED, KEPT, REMOVED, Explanation, explain
+from pacs.deid.statement import section
 from pacs.dicom import elements, part10
 from pacs.model.errors import ArchiveError
 from pacs.model.instance import Origin, Received
@@ -178,3 +179,10 @@ def _read(data: bytes) -> Dataset:
     from pydicom.filereader import read_dataset
 
     return read_dataset(DicomBytesIO(data), False, True)
+
+
+def test_the_conformance_statement_is_what_the_tables_say() -> None:
+    """docs/conformance.md holds what `pacs deid statement` writes."""
+    document = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
+
+    assert section() in document
