@@ -88,9 +88,14 @@ class Served:
         return f"{self.url}/dicom-web"
 
     def stow(self, *sets: Dataset, path: str = "/studies") -> httpx.Response:
-        """Store data sets."""
+        """Store data sets; what is held for a search for text is let go, as the worker would after finding none."""
         body, content_type = stow_body([making.part10(ds) for ds in sets])
-        return self.client.post(f"/dicom-web{path}", content=body, headers={"Content-Type": content_type})
+        answer = self.client.post(f"/dicom-web{path}", content=body, headers={"Content-Type": content_type})
+        if answer.status_code in (200, 202):
+            items = answer.json()["00081199"]["Value"]
+            with Archive.opened(self.settings, writer="cli") as archive:
+                archive.index.release([item["00081155"]["Value"][0] for item in items])
+        return answer
 
     def link(self) -> str:
         """Return the address of a fresh one-time link, as the command line makes it."""

@@ -62,7 +62,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             cine(),
             making.dataset(study_uid=OTHER_STUDY, series_uid=f"{OTHER_STUDY}.1", patient_id="MRN-2"),
         ):
-            ingest(archive, making.received(ds, origin=Origin.STOW))
+            stored = ingest(archive, making.received(ds, origin=Origin.STOW))
+            archive.index.release([stored.key.sop_instance_uid])
         yield Site(archive)
 
 
