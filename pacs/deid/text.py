@@ -18,6 +18,7 @@ from itertools import pairwise
 SHORTEST_NAME = 3
 """Letters of the shortest Latin name component that is searched for; "Li" or "Wu" would be found everywhere."""
 SHORTEST_CODE = 4
+_SHORTEST_NUMBER = 6
 
 NOT_NAMES = frozenset(
     "removed anonymous anonymized anonymised anonymize anon unknown patient name none null nobody deidentified".split()
@@ -102,6 +103,8 @@ def identity(names: Iterable[str], codes: Iterable[str], dates: Iterable[str] = 
         bare = "".join(char for char in fold(code) if char.isalnum())
         if len(bare) >= SHORTEST_CODE and len(set(bare)) > 1 and bare not in NOT_NAMES:
             found.add(bare)
+            # "MRN-7734921" is written "773-4921" as well.
+            found.update(re.findall(rf"[0-9]{{{_SHORTEST_NUMBER},}}", bare))
     for day in dates:
         found |= _written(day)
     return Identity(frozenset(words), frozenset(found), frozenset(spellings))
@@ -217,8 +220,10 @@ def _allowed(token: str) -> bool:
     lowered = fold(token)
     if not lowered.isascii():
         return False
-    if lowered in vocabulary() or (len(token) == 1 and token.isascii()):
+    if lowered in vocabulary():
         return True
+    if not token.isascii() or len(token) == 1:
+        return token.isascii()
     if lowered.isdigit():
         return len(lowered) <= 4
     quantity = _QUANTITY.match(lowered)

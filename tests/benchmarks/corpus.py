@@ -11,7 +11,7 @@ import making
 from pydicom.dataset import Dataset
 
 SURNAME, GIVEN, PATIENT_ID = "Quillfeather", "Zebulon", "MRN-7734921"
-NEEDLES = ("Quillfeather", "Zebulon", "7734921", "Featherstonehaugh", "19580317", "Wilfrid", making.STUDY_UID)
+NEEDLES = ("Quillfeather", "Zebulon", "7734921", "773-4921", "Featherstonehaugh", "19580317", "Wilfrid", making.STUDY_UID)
 """What may not survive: surname, given name, the patient's number, the physician, birth date, institution, study UID."""
 
 
@@ -51,9 +51,10 @@ def corpus() -> dict[str, Dataset]:
         OriginalAttributesSequence=[item(ModifiedAttributesSequence=[item(PatientName=SURNAME)])],
     )
     add("request attributes", RequestAttributesSequence=[item(RequestedProcedureID=PATIENT_ID, RequestingPhysician=SURNAME)])
-    add(
-        "performing physicians, nested", PhysiciansOfRecordIdentificationSequence=[item(InstitutionName="St Wilfrid Infirmary")]
-    )
+    hospital = item(InstitutionName="St Wilfrid Infirmary")
+    add("physicians of record, nested", PhysiciansOfRecordIdentificationSequence=[hospital])
+    person = item(PersonName=making.PATIENT_NAME, InstitutionName="St Wilfrid Infirmary")
+    add("names in a sequence of no table", RadiopharmaceuticalInformationSequence=[person])
     ds = add("private text")
     ds.private_block(0x0099, "SOMEBODY", create=True).add_new(1, "LO", f"{SURNAME}^{GIVEN}")
     ds = add("private bulk, UTF-16")
@@ -89,16 +90,9 @@ def corpus() -> dict[str, Dataset]:
         "contributing equipment",
         ContributingEquipmentSequence=[item(Manufacturer="X", OperatorsName=SURNAME, StationName=SURNAME)],
     )
-    add("maker note and places", GPSDateStamp="1958:03:17").add_new(0x0016002B, "OB", SURNAME.encode())
-    add(
-        "context group text",
-        AcquisitionProtocolDescription=f"for {SURNAME}",
-        PatientComments=SURNAME,
-        AdditionalPatientHistory=SURNAME,
-    )
-    report = add(
-        "report: text, names, dates", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.22", Modality="SR", ValueType="CONTAINER"
-    )
+    add("maker note and places", GPSDateStamp="19580317").add_new(0x0016002B, "OB", SURNAME.encode())
+    add("patient comments and history", PatientComments=SURNAME, AdditionalPatientHistory=SURNAME, PatientAddress=SURNAME)
+    report = add("report: text, names, UIDs", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.22", Modality="SR", ValueType="CONTAINER")
     for tag in [one.tag for one in report if one.tag.group in (0x0028, 0x7FE0)]:
         del report[tag]
     report.ConceptNameCodeSequence = [code("126000", "DCM", "Imaging Measurement Report")]
