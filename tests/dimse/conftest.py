@@ -24,6 +24,13 @@ def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
         yield open_one
 
 
+@pytest.fixture(scope="module")
+def shared_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """One door for all tests of a module that leave the archive as they found it; making one takes a second."""
+    with making.archive(tmp_path_factory.mktemp("shared"), dicom__port=0) as archive, opened(archive) as one:
+        yield one
+
+
 @pytest.fixture
 def door(open_door: Callable[..., Door]) -> Door:
     """A door with the default settings."""

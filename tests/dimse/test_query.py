@@ -14,16 +14,16 @@ STUDY, PATIENT = contexts.STUDY_ROOT_FIND, contexts.PATIENT_ROOT_FIND
 SERIES_A, SERIES_B = making.SERIES_UID, making.SERIES_UID + "0"
 
 
-@pytest.fixture
-def filled(door: Door) -> Door:
+@pytest.fixture(scope="module")
+def filled(shared_door: Door) -> Door:
     """A door whose archive holds two series of one study and a second study."""
     stored(
-        door,
+        shared_door,
         *making.ct_series(3, series_uid=SERIES_A),
         *making.ct_series(2, series_uid=SERIES_B, SeriesNumber=3),
         *making.ct_series(1, study_uid="1.2.840.99.7", series_uid="1.2.840.99.7.1", patient_id="OTHER"),
     )
-    return door
+    return shared_door
 
 
 def test_f3_one_pending_a_match_then_success_without_identifier(filled: Door) -> None:
@@ -130,14 +130,14 @@ def test_f5_counts_and_modalities_are_answered(filled: Door) -> None:
     ]
 
 
-def test_f16_cancel_ends_with_fe00_and_the_association_is_usable(filled: Door) -> None:
+def test_f16_cancel_ends_with_fe00_and_the_association_is_usable(door: Door) -> None:
     """After the first answers no more of them; then C-ECHO on the same association."""
     stored(
-        filled,
-        *(making.dataset(instance=1, study_uid=f"1.2.840.77.{n}", series_uid=f"1.2.840.77.{n}.1") for n in range(60)),
+        door,
+        *(making.dataset(instance=1, study_uid=f"1.2.840.77.{n}", series_uid=f"1.2.840.77.{n}.1") for n in range(40)),
     )
     proposals = [(STUDY, ("1.2.840.10008.1.2.1",)), (contexts.VERIFICATION, ("1.2.840.10008.1.2",))]
-    with scu._open("127.0.0.1", filled.port, "MINIPACS", "T", proposals, 10) as association:
+    with scu._open("127.0.0.1", door.port, "MINIPACS", "T", proposals, 10) as association:
         # The cancel is sent with the request, so that it is there before the first answer.
         cancel = messages.encode(Command.C_CANCEL_RQ, {messages.MESSAGE_ID_RESPONDED_TO: 1})
         association.dimse.send(1, cancel)

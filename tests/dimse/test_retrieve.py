@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,12 @@ from typing import Any
 import dcmtk
 import making
 import pytest
-from dimse.door import Door, answers, ask, held, read, stored, until
+from dimse.door import Door, answers, ask, held, opened, read, stored, until
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
+from pacs.dicom import elements, values
 from pacs.dimse import contexts, messages, retrieve, scu
 from pacs.dimse.messages import Command, Message
 from pacs.model.errors import IntegrityError
@@ -76,10 +78,13 @@ def destination(
 
 
 @pytest.fixture
-def filled(door: Door) -> Door:
-    """A door whose archive holds a series of four."""
-    assert stored(door, *making.ct_series(4)) == [0, 0, 0, 0]
-    return door
+def filled(shared_door: Door) -> Iterator[Door]:
+    """A door whose archive holds a series of four; peers are forgotten after each test."""
+    if not held(shared_door.archive):
+        assert stored(shared_door, *making.ct_series(4)) == [0, 0, 0, 0]
+    yield shared_door
+    for peer in shared_door.archive.index.peers.list():
+        shared_door.archive.index.peers.remove(peer.ae_title)
 
 
 def study_of(door: Door) -> str:
@@ -183,10 +188,11 @@ def test_m6_warnings_are_counted_as_warnings(filled: Door) -> None:
     assert (final.status, counters(final)) == (0xB000, (-1, 0, 0, 4))
 
 
-def test_m7_m15_x5_a_record_that_does_not_authenticate_fails_alone(filled: Door) -> None:
+def test_m7_m15_x5_a_record_that_does_not_authenticate_fails_alone(door: Door) -> None:
     """What the store cannot vouch for is not sent, and is a failed sub-operation."""
-    bad = held(filled.archive)[1]
-    sealer = filled.archive.sealer
+    assert stored(door, *making.ct_series(4)) == [0, 0, 0, 0]
+    bad = held(door.archive)[1]
+    sealer = door.archive.sealer
 
     class OneBroken:
         def open(self, stored: Any, objects: Any) -> Any:
@@ -194,10 +200,10 @@ def test_m7_m15_x5_a_record_that_does_not_authenticate_fails_alone(filled: Door)
                 raise IntegrityError("record does not authenticate")
             return sealer.open(stored, objects)
 
-    filled.server.archive = replace(filled.archive, sealer=OneBroken())  # type: ignore[arg-type]
+    door.server.archive = replace(door.archive, sealer=OneBroken())  # type: ignore[arg-type]
     with destination(ExplicitVRLittleEndian) as sink:
-        filled.archive.index.peers.add(Peer("SINK", "127.0.0.1", sink.port))
-        *_, final = move(filled)
+        door.archive.index.peers.add(Peer("SINK", "127.0.0.1", sink.port))
+        *_, final = move(door)
 
     assert (final.status, counters(final)) == (0xB000, (-1, 3, 1, 0))
     assert read(final)["FailedSOPInstanceUIDList"] == bad.key.sop_instance_uid
@@ -278,6 +284,54 @@ def test_m10_cancel_stops_with_fe00_and_four_counters(filled: Door) -> None:
 
     assert (final.status, counters(final)) == (0xFE00, (3, 1, 0, 0))
     assert len(sink.requests) == 1
+
+
+def test_m4_pending_goes_on_while_a_sub_operation_takes_long(filled: Door) -> None:
+    """A destination that thinks for two seconds: Pending with the counters every `dicom.pending_s`, their sum constant."""
+    dicom = replace(filled.archive.settings.dicom, pending_s=0.4)
+    slow = replace(filled.archive, settings=replace(filled.archive.settings, dicom=dicom))
+    with (
+        destination(ExplicitVRLittleEndian, answer=lambda sink, event: time.sleep(2) or 0) as sink,
+        opened(slow) as door,
+    ):
+        filled.archive.index.peers.add(Peer("SINK", "127.0.0.1", sink.port))
+        uid = held(door.archive)[0].key.sop_instance_uid
+        key = held(door.archive)[0].key
+        keys = {"StudyInstanceUID": key.study_instance_uid, "SeriesInstanceUID": key.series_instance_uid}
+        found = move(door, QueryRetrieveLevel="IMAGE", SOPInstanceUID=uid, **keys)
+
+    assert [one.status for one in found[:-1]] == [0xFF00] * (len(found) - 1)
+    assert len(found) >= 4
+    assert {sum(counters(one)) for one in found[:-1]} == {1}
+    assert found[-1].status == 0
+
+
+def test_m8_what_is_prepared_ahead_is_what_is_sent(filled: Door) -> None:
+    """Decoded on other cores in any order, sent in the right one: each UID with its own pixels."""
+    with destination(ImplicitVRLittleEndian) as sink:
+        filled.archive.index.peers.add(Peer("SINK", "127.0.0.1", sink.port))
+        move(filled)
+
+    expected = {str(one.InstanceNumber): one.PixelData for one in making.ct_series(4)}
+    sent = [elements.read(data, ImplicitVRLittleEndian) for data in sink.data]
+    pixels = {values.attributes(one)["InstanceNumber"]: bytes(one[-1].value) for one in sent}
+    assert pixels == expected
+    assert [values.attributes(one)["InstanceNumber"] for one in sent] == ["1", "2", "3", "4"]
+
+
+def test_m16_the_same_retrieval_twice_at_once_is_served_twice(filled: Door) -> None:
+    """Neither is mixed up with the other, and both say what they transferred."""
+    with destination(ExplicitVRLittleEndian) as sink:
+        filled.archive.index.peers.add(Peer("SINK", "127.0.0.1", sink.port))
+        finals: list[Message] = []
+        threads = [threading.Thread(target=lambda: finals.append(move(filled)[-1])) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+
+    assert [(one.status, counters(one)) for one in finals] == [(0, (-1, 4, 0, 0))] * 2
+    assert len(sink.requests) == 8
 
 
 def test_m11_m12_priority_and_move_originator_are_the_requestors(filled: Door) -> None:
