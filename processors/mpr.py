@@ -104,7 +104,26 @@ def turned(plane: str, turn_deg: float = 0.0, tilt_deg: float = 0.0) -> Directio
 def slab(
     values: NDArray[np.float32], source: Geometry, target: Geometry, number: int, thickness_mm: float, outside: float
 ) -> NDArray[np.float32]:
-    """Return the planes that make up slice `number` of `target`, shape (planes, rows, columns): one where it is thin."""
+    """Return the planes that make up slice `number` of `target`, shape (planes, rows, columns): one where it is thin.
+
+    Where they are parallel to the source's slices, they are those slices; else planes as far apart as the finest spacing.
+    """
+    parallel = abs(float(source.normal @ target.normal)) > 1 - 1e-9
+    if parallel and thickness_mm > source.spacing_mm[0]:
+        along = float((np.asarray(target.position(number)) - np.asarray(source.origin)) @ source.normal) / source.spacing_mm[0]
+        half = thickness_mm / source.spacing_mm[0] / 2
+        # From the lower edge to the upper one, without it: a slice on the border of two slabs belongs to one of them.
+        first, last = (int(np.clip(np.ceil(along + way - 1e-6), 0, source.shape[0])) for way in (-half, half))
+        if last > first:
+            part = source.slab(first, last - 1)
+            offset = (np.asarray(target.position(number)) - np.asarray(part.origin)) @ source.normal
+            start = np.asarray(target.position(number)) - offset * source.normal
+            if float(source.normal @ target.normal) < 0:
+                start = start + (last - 1 - first) * source.spacing_mm[0] * source.normal
+            place = (float(start[0]), float(start[1]), float(start[2]))
+            spacing = (source.spacing_mm[0], target.spacing_mm[1], target.spacing_mm[2])
+            same = Geometry(place, target.row, target.column, spacing, (last - first, *target.shape[1:]))
+            return resampled(values, source, same, outside=outside)
     fine = min(source.spacing_mm)
     count = max(1, round(thickness_mm / fine))
     apart = thickness_mm / count if count > 1 else fine

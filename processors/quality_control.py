@@ -84,10 +84,10 @@ def quality_control(
     findings.append(_black(planes))
     if series.modality == "CT":
         findings.append(_metal(series, planes, metal_mm3))
-    bad = [one.question.meaning.lower() for one in findings if one.answer == DEFECT]
+    bad = [one.question.meaning.lower() for one in findings if one.answer is DEFECT]
     unknown = sum(one.answer is None for one in findings)
     reason = ", ".join(bad) if bad else f"{len(findings) - unknown} questions without a defect, {unknown} without an answer"
-    sure = max((one.certainty for one in findings if one.answer == DEFECT), default=0.9)
+    sure = max((one.certainty for one in findings if one.answer is DEFECT), default=0.9)
     yield Report(series, [Finding(OVERALL, DEFECT if bad else FINE, sure, reason), *findings], "Quality control")
 
 

@@ -5,9 +5,10 @@ Each returns data sets as a processor gets them (written and read again), and wh
 
 from typing import Any
 
+import cv2
 import making
 import numpy as np
-from phantoms import read
+from phantoms import radiograph, read
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -99,13 +100,18 @@ SPHERES = (((-40.0, 0.0, 40.0), 16.0, 10.0), ((35.0, 20.0, 70.0), 12.0, 6.0), ((
 """Centre (x, y, z), radius in mm and SUV of each hot sphere."""
 
 
-def hot_spheres(*, spacing: float = 4.0) -> list[Dataset]:
-    """Return a PET in which spheres of known SUV lie in a background of SUV 1."""
-    shape, origin = (28, 44, 44), (-86.0, -86.0, 0.0)
+def hot_spheres(*, spacing: float = 4.0, fwhm_mm: float = 0.0) -> list[Dataset]:
+    """Return a PET in which spheres of known SUV lie in a background of SUV 1, blurred as by a scanner."""
+    shape, origin = (int(112 / spacing), int(176 / spacing), int(176 / spacing)), (-86.0, -86.0, 0.0)
     z, y, x = mesh(shape, (spacing, spacing, spacing), origin)
     uptake = np.where((x / 78) ** 2 + (y / 78) ** 2 < 1, 1.0, 0.0)
     for (cx, cy, cz), radius, suv in SPHERES:
         uptake[(x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 < radius**2] = suv
+    if fwhm_mm:
+        reach = np.arange(-12, 13) * spacing
+        kernel = np.exp(-(reach**2) / (2 * (fwhm_mm / 2.3548) ** 2))
+        for axis in range(3):
+            uptake = np.apply_along_axis(np.convolve, axis, uptake, kernel / kernel.sum(), "same")
     drug = Dataset()
     drug.RadiopharmaceuticalStartTime = "091500"
     drug.RadionuclideTotalDose = "370000000"
@@ -181,6 +187,22 @@ def chest(*, nodules: bool = True, plaques: bool = False) -> list[Dataset]:
     return stack(values, spacing, origin)
 
 
+FAINT = tuple((row, column) for row in (30, 80, 130) for column in (30, 64, 98))
+"""Row and column of each faint disc."""
+
+
+def faint() -> list[Dataset]:
+    """Return a radiograph of 12 bits: a steep ramp with nine faint discs of 3 pixels' radius and 40 grey levels."""
+    y, x = np.mgrid[:160, :128]
+    frame = 500 + 20.0 * x
+    for row, column in FAINT:
+        frame[np.hypot(y - row, x - column) < 3] += 40
+    frame += np.random.default_rng(3).normal(0, 4, frame.shape)
+    one = radiograph()
+    one.PixelData = np.clip(np.rint(frame), 0, 4095).astype("<u2").tobytes()
+    return read([one])
+
+
 def calcium() -> tuple[list[Dataset], float]:
     """Return a CT of 2.5 mm slices with plaques of known area and density, and its Agatston score by hand."""
     volume = np.full((10, 96, 96), 40.0)
@@ -214,5 +236,7 @@ def thigh() -> tuple[list[Dataset], np.ndarray]:
     ):
         values[mask], labels[mask] = value, label
     values[np.abs(y - 88) < 2] = 80  # the table
+    # A scanner's blur: at borders voxels are part one tissue, part the other.
+    values = np.stack([cv2.GaussianBlur(plane, (0, 0), 0.5) for plane in values])
     values += np.random.default_rng(2).normal(0, 8, shape)
     return stack(values, spacing, origin), labels

@@ -11,7 +11,20 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
-from pacs.processing import Finding, Images, Measurements, Overlay, Report, Segment, Segmentation, Series, Value, codes
+from pacs.processing import (
+    Finding,
+    Images,
+    Measurements,
+    Overlay,
+    Report,
+    Segment,
+    Segmentation,
+    Series,
+    Spot,
+    Spots,
+    Value,
+    codes,
+)
 from pacs.processing.derive import Made, Provenance, decimal, derive, encode
 from pacs.processing.outputs import Output
 
@@ -53,6 +66,7 @@ def every_kind() -> tuple[list[Dataset], list[Output]]:
         ),
         segmentation,
         Measurements(segmentation, {1: [Value(codes.SCT.Volume, 12.5, codes.UCUM.CubicCentimeter)]}, "Volumes", {1: "note"}),
+        Spots(series, [Spot("One", codes.SCT.Nodule, (1.5, -2.5, 10), [], "why")], "Places"),
         Report(series, [Finding(codes.DCM.AcquisitionPlane, codes.SCT.Axial, 0.9, "why")], "What it shows"),
         Overlay(
             [np.full((32, 32, 3), 7, np.uint8)] * 4, sources=[[one] for one in source], description="Picture", geometry=grid
@@ -66,7 +80,7 @@ def test_a_second_run_gives_the_same_bytes() -> None:
     second = [encode(one.dataset) for one in made(every_kind()[1])]
 
     assert first == second
-    assert len(first) == 4 + 4 + 1 + 1 + 1 + 4
+    assert len(first) == 4 + 4 + 1 + 1 + 1 + 1 + 4
 
 
 def test_another_job_has_other_uids() -> None:
@@ -74,7 +88,7 @@ def test_another_job_has_other_uids() -> None:
     here = {str(one.dataset.SOPInstanceUID) for one in made(every_kind()[1])}
     there = {str(one.dataset.SOPInstanceUID) for one in derive(every_kind()[1], Provenance("cd" * 32, "sample", "1", {}))}
 
-    assert len(here) == 15
+    assert len(here) == 16
     assert here.isdisjoint(there)
     assert all(uid.startswith("2.25.") and len(uid) <= 64 for uid in here | there)
 

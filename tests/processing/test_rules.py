@@ -97,3 +97,12 @@ def test_a_mistake_is_told_by_line_rule_and_key(text: str, told: str) -> None:
 
     assert str(caught.value).startswith("my.toml")
     assert told in str(caught.value)
+
+
+def test_the_examples_in_the_shipped_file_are_valid() -> None:
+    """With the # taken away every example rule parses, and together with the rules in force they use every processor."""
+    examples = DEFAULT_RULES.partition("# More processors")[2].partition("#\n")[2]
+    rules = parse_rules("\n".join(line.removeprefix("#").removeprefix(" ") for line in examples.splitlines()), REGISTRY)
+
+    used = {use.processor for rule in (*rules, *parse_rules(DEFAULT_RULES, REGISTRY)) for use in rule.run}
+    assert used == set(REGISTRY)
