@@ -61,7 +61,7 @@ class _Known:
     """A row that is in the vault: what holds at its place, parents included, and what it can be found by."""
 
     held: dict[int, bytes] = field(repr=False)
-    digests: set[bytes] = field(repr=False)
+    names: set[tuple[str, str]] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,7 @@ class Vault:
         self._connection: sqlite3.Connection | None = None
         self._process = 0
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._names: dict[tuple[str, ...], bytes] = {}
         self._forgettings = 0
         self._log = -1
         self._position = 0
@@ -203,7 +204,7 @@ class Vault:
         parent = b""
         inherited: dict[int, bytes] = {}
         for depth, level in enumerate(_LEVELS):
-            name = instance if level is Level.IMAGE else self._name(level, *uids[: depth + 1])
+            name = instance if level is Level.IMAGE else self._remembered_name(level, uids[: depth + 1])
             known = None if level is Level.IMAGE else self._known.get(name)
             if known is None:
                 mine: Elements = whole if level is Level.IMAGE else taken.levels.get(level, {})
@@ -230,12 +231,10 @@ class Vault:
                     self._remember(name, known)
                     added.append(name)
             for wanted, kind, value in taken.names:
-                if wanted is level:
-                    digest_of_value = self._digest(kind, _normalised(kind, value))
-                    if digest_of_value not in known.digests:
-                        digests.append((digest_of_value, name))
-                        known.digests.add(digest_of_value)
-                        added.append(name)
+                if wanted is level and (kind, value) not in known.names:
+                    digests.append((self._digest(kind, _normalised(kind, value)), name))
+                    known.names.add((kind, value))
+                    added.append(name)
             parent, inherited = name, known.held
 
     def _append(self, payload: bytes) -> None:
@@ -477,6 +476,14 @@ class Vault:
     def _digest(self, kind: str, *parts: str) -> bytes:
         message = "\0".join((kind, *parts)).encode("utf-8", "surrogateescape")
         return hmac.digest(self._digest_key, message, "sha256")[:_NAME_BYTES]
+
+    def _remembered_name(self, level: Level, uids: tuple[str, ...]) -> bytes:
+        name = self._names.get(uids)
+        if name is None:
+            if len(self._names) >= 4 * _REMEMBERED:
+                self._names.clear()
+            name = self._names[uids] = self._name(level, *uids)
+        return name
 
     def _name(self, level: Level, *uids: str) -> bytes:
         return self._digest(f"record {level}", *uids)
