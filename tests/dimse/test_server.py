@@ -27,11 +27,11 @@ VERIFICATION = "1.2.840.10008.1.1"
 Open = Callable[..., Door]
 
 
-def test_a14_echo_is_always_answered(door: Door) -> None:
+def test_a14_echo_is_always_answered(shared_door: Door) -> None:
     """C-ECHO 0000 for DCMTK, for pynetdicom and for ourselves."""
-    assert dcmtk.run("echoscu", "-aec", "MINIPACS", "127.0.0.1", door.port).returncode == 0
-    assert echo(door.port) == 0
-    assert scu.echo("127.0.0.1", door.port, "MINIPACS") == 0
+    assert dcmtk.run("echoscu", "-aec", "MINIPACS", "127.0.0.1", shared_door.port).returncode == 0
+    assert echo(shared_door.port) == 0
+    assert scu.echo("127.0.0.1", shared_door.port, "MINIPACS") == 0
 
 
 def test_a14_ipv6_works(open_door: Open) -> None:
@@ -47,9 +47,9 @@ def test_a14_ipv6_works(open_door: Open) -> None:
     assert scu.echo("::1", door.port, "MINIPACS") == 0
 
 
-def test_a1_an_unknown_called_ae_title_is_rejected(door: Door) -> None:
+def test_a1_an_unknown_called_ae_title_is_rejected(shared_door: Door) -> None:
     """Result 1, source 1, reason 7 (PS3.8 Table 9-21)."""
-    with raw(door.port, associate=False) as connection:
+    with raw(shared_door.port, associate=False) as connection:
         connection.sendall(associate_bytes("SOMEBODY"))
 
         assert read_pdu(connection) == (3, b"\0\1\1\7")
@@ -65,9 +65,9 @@ def test_a1_any_called_ae_title_is_taken_where_the_setting_says_so(open_door: Op
         assert read_pdu(connection)[0] == 2
 
 
-def test_a1_a_wrong_application_context_is_rejected(door: Door) -> None:
+def test_a1_a_wrong_application_context_is_rejected(shared_door: Door) -> None:
     """Result 1, source 1, reason 2."""
-    with raw(door.port, associate=False) as connection:
+    with raw(shared_door.port, associate=False) as connection:
         connection.sendall(associate_bytes(context_name="1.2.3.4"))
 
         assert read_pdu(connection) == (3, b"\0\1\1\2")
@@ -119,7 +119,7 @@ def test_a2_beyond_the_limit_associations_are_rejected_as_transient(open_door: O
     first.close()
 
 
-def test_a3_a5_contexts_are_accepted_one_by_one(door: Door) -> None:
+def test_a3_a5_contexts_are_accepted_one_by_one(shared_door: Door) -> None:
     """128 contexts with odd IDs: unknown abstract syntax 3, no common transfer syntax 4, the others accepted."""
     ae = AE()
     for number in range(125):
@@ -130,7 +130,7 @@ def test_a3_a5_contexts_are_accepted_one_by_one(door: Door) -> None:
         build_context(CT, [ImplicitVRLittleEndian, JPEGLSLossless, ExplicitVRBigEndian]),
     ]
 
-    association = ae.associate("127.0.0.1", door.port, contexts=[*ae.requested_contexts, *wanted], ae_title="MINIPACS")
+    association = ae.associate("127.0.0.1", shared_door.port, contexts=[*ae.requested_contexts, *wanted], ae_title="MINIPACS")
 
     assert association.is_established
     assert [one.context_id for one in association.accepted_contexts] == [253, 255]
@@ -148,39 +148,39 @@ def test_a3_a5_contexts_are_accepted_one_by_one(door: Door) -> None:
         ([ExplicitVRBigEndian], ExplicitVRBigEndian),
     ],
 )
-def test_a4_the_best_of_the_offered_transfer_syntaxes_is_chosen(door: Door, offered: list[str], chosen: str) -> None:
+def test_a4_the_best_of_the_offered_transfer_syntaxes_is_chosen(shared_door: Door, offered: list[str], chosen: str) -> None:
     """Compressed before uncompressed, Explicit VR Little Endian before the rest, whatever the order of the offer."""
-    with scu._open("127.0.0.1", door.port, "MINIPACS", "T", [(CT, tuple(offered))], 10) as association:
+    with scu._open("127.0.0.1", shared_door.port, "MINIPACS", "T", [(CT, tuple(offered))], 10) as association:
         assert [str(one.transfer_syntax[0]) for one in association.accepted_contexts] == [chosen]
 
 
-def test_s14_every_transfer_syntax_of_the_table_is_accepted(door: Door) -> None:
+def test_s14_every_transfer_syntax_of_the_table_is_accepted(shared_door: Door) -> None:
     """Each alone in its context."""
     syntaxes = (*contexts.UNCOMPRESSED, *contexts.COMPRESSED)
 
-    with scu._open("127.0.0.1", door.port, "MINIPACS", "T", [(CT, (one,)) for one in syntaxes], 10) as association:
+    with scu._open("127.0.0.1", shared_door.port, "MINIPACS", "T", [(CT, (one,)) for one in syntaxes], 10) as association:
         assert set(scu.accepted(association, CT)) == set(syntaxes)
 
 
-def test_every_standard_storage_class_is_accepted(door: Door) -> None:
+def test_every_standard_storage_class_is_accepted(shared_door: Door) -> None:
     """All of them, which takes two associations to propose."""
     every = sorted(contexts.STORAGE_CLASSES)
     assert len(every) > 128
     for some in (every[:128], every[128:]):
         with scu._open(
-            "127.0.0.1", door.port, "MINIPACS", "T", [(one, (ImplicitVRLittleEndian,)) for one in some], 10
+            "127.0.0.1", shared_door.port, "MINIPACS", "T", [(one, (ImplicitVRLittleEndian,)) for one in some], 10
         ) as found:
             assert [str(one.abstract_syntax) for one in found.accepted_contexts] == some
 
 
-def test_a8_role_selection_is_answered_only_where_proposed(door: Door) -> None:
+def test_a8_role_selection_is_answered_only_where_proposed(shared_door: Door) -> None:
     """For a storage class in C-GET the requestor becomes SCP; the other class keeps the default roles without an item."""
     mr = "1.2.840.10008.5.1.4.1.1.4"
     ae = AE()
     ae.add_requested_context(CT)
     ae.add_requested_context(mr)
 
-    association = ae.associate("127.0.0.1", door.port, ae_title="MINIPACS", ext_neg=[build_role(CT, scp_role=True)])
+    association = ae.associate("127.0.0.1", shared_door.port, ae_title="MINIPACS", ext_neg=[build_role(CT, scp_role=True)])
 
     roles = {str(one.abstract_syntax): (one.as_scu, one.as_scp) for one in association.accepted_contexts}
     assert roles == {CT: (False, True), mr: (True, False)}
@@ -188,7 +188,7 @@ def test_a8_role_selection_is_answered_only_where_proposed(door: Door) -> None:
     association.release()
 
 
-def test_a9_extended_negotiation_is_answered_with_what_is_done(door: Door) -> None:
+def test_a9_extended_negotiation_is_answered_with_what_is_done(shared_door: Door) -> None:
     """Relational and fuzzy for C-FIND; the rest 0."""
     item = SOPClassExtendedNegotiation()
     item.sop_class_uid = contexts.STUDY_ROOT_FIND
@@ -196,15 +196,15 @@ def test_a9_extended_negotiation_is_answered_with_what_is_done(door: Door) -> No
     ae = AE()
     ae.add_requested_context(contexts.STUDY_ROOT_FIND)
 
-    association = ae.associate("127.0.0.1", door.port, ae_title="MINIPACS", ext_neg=[item])
+    association = ae.associate("127.0.0.1", shared_door.port, ae_title="MINIPACS", ext_neg=[item])
 
     assert association.acceptor.sop_class_extended == {contexts.STUDY_ROOT_FIND: b"\1\0\1\0\0"}
     association.release()
 
 
-def test_a_request_of_a_service_we_lack_is_told_so(door: Door) -> None:
+def test_a_request_of_a_service_we_lack_is_told_so(shared_door: Door) -> None:
     """0211, unrecognized operation (PS3.7 C.5.22), and the association goes on."""
-    with raw(door.port) as connection:
+    with raw(shared_door.port) as connection:
         connection.sendall(p_data(1, 3, messages.encode(0x0140, {0x0003: VERIFICATION, 0x0110: 5})))
         answer = messages.decode(read_pdu(connection)[1][6:])
         assert struct.unpack("<H", answer[messages.STATUS])[0] == 0x0211
@@ -213,13 +213,13 @@ def test_a_request_of_a_service_we_lack_is_told_so(door: Door) -> None:
         assert read_pdu(connection)[0] == 4
 
 
-def test_a6_a_command_split_anywhere_is_put_together(door: Door) -> None:
+def test_a6_a_command_split_anywhere_is_put_together(shared_door: Door) -> None:
     """One byte a fragment, and several fragments in one PDU."""
     command = messages.encode(Command.C_ECHO_RQ, {0x0002: VERIFICATION, 0x0110: 9})
     pieces = [p_data(1, 3 if at == len(command) - 1 else 1, command[at : at + 1]) for at in range(len(command))]
     together = b"".join(piece[6:] for piece in pieces)
 
-    with raw(door.port) as connection:
+    with raw(shared_door.port) as connection:
         connection.sendall(b"".join(pieces))
         assert read_pdu(connection)[0] == 4
         connection.sendall(struct.pack(">BBI", 4, 0, len(together)) + together)
@@ -241,21 +241,21 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("noise", HOSTILE.values(), ids=HOSTILE)
-def test_a13_malformed_bytes_end_their_association_only(door: Door, noise: bytes) -> None:
+def test_a13_malformed_bytes_end_their_association_only(shared_door: Door, noise: bytes) -> None:
     """A-ABORT or a closed connection for the sender; the next caller is served."""
-    with raw(door.port) as connection:
+    with raw(shared_door.port) as connection:
         connection.sendall(noise)
 
         assert read_pdu(connection)[0] in (0, 7)
 
-    assert echo(door.port) == 0
+    assert echo(shared_door.port) == 0
 
 
-def test_a13_garbage_before_an_association_is_harmless(door: Door) -> None:
+def test_a13_garbage_before_an_association_is_harmless(shared_door: Door) -> None:
     """Random bytes, cut-off requests and connections that say nothing."""
     chance = random.Random(7)
     good = associate_bytes()
-    silent = [socket.create_connection(("127.0.0.1", door.port)) for _ in range(5)]
+    silent = [socket.create_connection(("127.0.0.1", shared_door.port)) for _ in range(5)]
     for number in range(40):
         noise = (
             chance.randbytes(200)
@@ -264,10 +264,10 @@ def test_a13_garbage_before_an_association_is_harmless(door: Door) -> None:
                 byte ^ (chance.random() < 0.02) * chance.randrange(256) for byte in good[: chance.randrange(1, len(good))]
             )
         )
-        with socket.create_connection(("127.0.0.1", door.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", shared_door.port), timeout=10) as connection:
             connection.sendall(noise)
 
-    assert echo(door.port) == 0
+    assert echo(shared_door.port) == 0
     for one in silent:
         one.close()
 
@@ -366,10 +366,10 @@ def test_a13_an_object_larger_than_the_limit_is_answered_and_not_kept(open_door:
     assert door.server.budget._used == 0
 
 
-def test_a7_requests_without_waiting_for_answers_are_no_dialogue(door: Door) -> None:
+def test_a7_requests_without_waiting_for_answers_are_no_dialogue(shared_door: Door) -> None:
     """A flood of requests on an association without an asynchronous window is aborted, not queued without bounds."""
     echo_rq = p_data(1, 3, messages.encode(Command.C_ECHO_RQ, {0x0002: VERIFICATION, 0x0110: 1}))
-    with raw(door.port) as connection:
+    with raw(shared_door.port) as connection:
         try:
             for _ in range(50):
                 connection.sendall(echo_rq * 400)
@@ -379,7 +379,7 @@ def test_a7_requests_without_waiting_for_answers_are_no_dialogue(door: Door) -> 
         except ConnectionError:
             pass
 
-    assert echo(door.port) == 0
+    assert echo(shared_door.port) == 0
 
 
 def test_a_port_in_use_is_told_with_what_to_do(door: Door, open_door: Open) -> None:
