@@ -128,15 +128,19 @@ class KeyHouse:
     def destroy_old(self) -> str:
         """Overwrite and remove the key that was rotated away; returns its name, "" if there was none."""
         _, _, old = siblings(self.path("image"))
-        if not old.exists():
-            return ""
-        key_id = providers.key_id_of(self._parse(old))
-        with old.open("r+b") as file:
-            file.write(bytes(old.stat().st_size))
-            file.flush()
-            os.fsync(file.fileno())
-        old.unlink()
-        sync_folder(self._folder)
+        key_id = ""
+        if old.exists():
+            key_id = providers.key_id_of(self._parse(old))
+            # Out of the way first: half overwritten it would be a key file that nobody can read.
+            old.rename(old.with_suffix(".gone"))
+            sync_folder(self._folder)
+        for gone in self._folder.glob("*.gone"):
+            with gone.open("r+b") as file:
+                file.write(bytes(gone.stat().st_size))
+                file.flush()
+                os.fsync(file.fileno())
+            gone.unlink()
+            sync_folder(self._folder)
         return key_id
 
     # --- escrow ----------------------------------------------------------------------------------------------------------

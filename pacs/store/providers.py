@@ -227,7 +227,17 @@ def siblings(path: Path) -> tuple[Path, Path, Path]:
 def read_with_siblings(path: Path, parse: Callable[[bytes, Path], bytes]) -> tuple[bytes, list[bytes]]:
     """Return the key in force and those that a rotation has put beside it."""
     key = parse(read_key_file(path), path)
-    return key, [parse(read_key_file(one), one) for one in siblings(path)[1:] if one.exists()]
+    others = []
+    for one in siblings(path)[1:]:
+        if one.exists():
+            try:
+                content = read_key_file(one)
+            except ConfigurationError:
+                if one.exists():
+                    raise
+                continue  # the rotation has ended meanwhile
+            others.append(parse(content, one))
+    return key, others
 
 
 def read_key_file(path: Path) -> bytes:
@@ -250,15 +260,16 @@ def write_key_file(path: Path, text: str) -> None:
     """Write a file that only its owner can read, durably; never replaces one. Raises `ConfigurationError`."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.write(descriptor, text.encode("ascii"))
             os.fsync(descriptor)
-        except BaseException:
-            path.unlink()
-            raise
+            # A link: whole or not there at all, whenever the power goes, and never in the place of another.
+            os.link(temporary, path)
         finally:
             os.close(descriptor)
+            temporary.unlink()
         sync_folder(path.parent)
     except FileExistsError as error:
         raise ConfigurationError(f"{path} is there already; a key is never replaced") from error

@@ -5,47 +5,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import filling
 import making
 import pytest
-from pydicom import dcmread
-from pydicom.filebase import DicomBytesIO
 
 from pacs import retrieve
 from pacs.archive import Archive
-from pacs.ingest import ingest, ingest_derived
+from pacs.ingest import ingest
 from pacs.model.errors import ConfigurationError, IntegrityError
-from pacs.model.instance import Origin
 from pacs.model.query import Level, Query
 from pacs.settings import Settings
 from pacs.sweep import prepare, recover
 from pacs.upkeep.backup import MANIFEST, back_up, restore
 from pacs.upkeep.rebuild import COMPLETION, rebuild
 from pacs.upkeep.verify import verify
-
-OTHER_STUDY = "1.2.826.0.1.3680043.8.498.2002"
-
-
-def fill(archive: Archive) -> None:
-    """Put in two studies, a second content under one UID, an object in quarantine, and one made here."""
-    for number in range(1, 5):
-        ingest(archive, making.received(making.dataset(instance=number)))
-    ingest(archive, making.received(making.dataset(study_uid=OTHER_STUDY, series_uid=f"{OTHER_STUDY}.1")))
-    ingest(archive, making.received(making.dataset(instance=2, frame=making.pixels(seed=99))))
-    archive.quarantine.keep(making.received(making.dataset(instance=9)), "Quarantined", "for the test")
-    ingest_derived(archive, [derived(archive)], finishing=None)
-    archive.index.end_association("a1")
-
-
-def derived(archive: Archive) -> Any:
-    """Return an object made here from the first study's first image."""
-    study = next(one for one in archive.index.studies() if one.instances == 4)
-    source = archive.index.locate(study_instance_uids=[study.study_instance_uid])[0]
-    ds = dcmread(DicomBytesIO(b"".join(bytes(part) for part in retrieve.part10_file(archive, source, [EXPLICIT]))))
-    ds.SeriesInstanceUID, ds.SOPInstanceUID, ds.SeriesNumber = "2.25.4711", "2.25.4712", 101
-    ds.ImageType = ["DERIVED", "SECONDARY"]
-    del ds.file_meta
-    return making.received(ds, origin=Origin.PROCESSOR, source="test", association="j1")
-
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 
@@ -73,7 +46,7 @@ def test_the_home_is_destroyed_and_everything_answers_as_before(tmp_path: Path, 
     """Destroy the home, restore it, bring the keys back: queries, retrievals, versions and quarantine answer the same."""
     home, copy = tmp_path / "home", tmp_path / "backup"
     with making.archive(home) as archive:
-        fill(archive)
+        filling.fill(archive)
         before = answers(archive)
         back_up(archive, copy, with_keys=with_keys)
         export = archive.keys.export()
@@ -108,7 +81,7 @@ def test_a_second_backup_copies_only_what_is_new(tmp_path: Path) -> None:
     """An unchanged archive costs its index and key ring only; what is no longer needed leaves the folder."""
     copy = tmp_path / "backup"
     with making.archive(tmp_path / "home") as archive:
-        fill(archive)
+        filling.fill(archive)
         first = back_up(archive, copy)
         segments = {path.name for path in (tmp_path / "home" / "store").glob("*.seg")}
         named = json.loads((copy / MANIFEST).read_text())["files"]
@@ -125,7 +98,7 @@ def test_a_second_backup_copies_only_what_is_new(tmp_path: Path) -> None:
 def test_a_damaged_backup_is_not_restored(tmp_path: Path) -> None:
     """A bit flipped in any file of a backup, or a file that is missing, is found on the way back."""
     with making.archive(tmp_path / "home") as archive:
-        fill(archive)
+        filling.fill(archive)
         back_up(archive, tmp_path / "backup")
     files = sorted((tmp_path / "backup" / "files").iterdir())
 
@@ -183,7 +156,7 @@ def test_the_index_is_rebuilt_from_the_records(tmp_path: Path) -> None:
     """Without index.db, records and key ring give equal rows: sources, versions and derived objects; nothing runs again."""
     home = tmp_path / "home"
     with making.archive(home) as archive:
-        fill(archive)
+        filling.fill(archive)
         before, said = rows(archive), answers(archive)
     with making.archive(home, writer="second") as archive:
         ingest(archive, making.received(making.dataset(instance=3, frame=making.pixels(seed=77))))
