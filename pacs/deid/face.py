@@ -65,7 +65,9 @@ class Region:
         return cls(np.array(told["matrix"]), np.array(told["origin"]), bits.astype(bool).reshape(shape))
 
 
-_CUT_LINE = np.array([(-20, -80), (-6, -64), (5, -53), (22, -43), (30, -32), (60, -20), (90, -10), (400, -10)], float)
+_CUT_LINE = np.array(
+    [(-20, -80), (-6, -64), (5, -53), (22, -43), (30, -32), (60, -19), (74, -12), (80, 0), (90, 4), (400, 4)], float
+)
 """(a, s) in mm, from the angle of the jaw below the temporal lobe and the orbital roof to the brow: below it, all is face."""
 
 _CHIN_MM = -152.0
