@@ -46,8 +46,11 @@ class Declared:
 
 def declared(elements: Sequence[Element]) -> Mapping[tuple[int, str], Declared]:
     """Return what Private Data Element Characteristics Sequence says, by group and creator (PS3.3 C.12.1.1.7)."""
-    one = find(elements, CHARACTERISTICS)
-    if one is None or one.vr != "SQ":
+    one = None
+    for one in elements:
+        if one.tag >= CHARACTERISTICS:
+            break
+    if one is None or one.tag != CHARACTERISTICS or one.vr != "SQ":
         return {}
     found = {}
     for item in items(one.value):
