@@ -272,45 +272,6 @@ def test_a13_garbage_before_an_association_is_harmless(shared_door: Door) -> Non
         one.close()
 
 
-def test_a13_mutated_streams_break_nothing(door: Door, long_run: bool) -> None:
-    """Bytes of a good C-STORE and C-FIND stream flipped, cut and doubled: threads, buffers and the next caller are fine."""
-    chance = random.Random(13)
-    ds = making.dataset(frame=making.pixels(8, 8))
-    store = messages.encode(Command.C_STORE_RQ, {0x0002: CT, 0x0110: 1, 0x0700: 0, 0x1000: ds.SOPInstanceUID}, data_set=True)
-    body = making.encode(ds, ImplicitVRLittleEndian)
-    find = messages.encode(Command.C_FIND_RQ, {0x0002: contexts.STUDY_ROOT_FIND, 0x0110: 1, 0x0700: 0}, data_set=True)
-    level = b"\x08\0\x52\0\6\0\0\0STUDY "
-    streams = {
-        CT: p_data(1, 3, store) + p_data(1, 0, body[:1000]) + p_data(1, 2, body[1000:]),
-        contexts.STUDY_ROOT_FIND: p_data(1, 3, find) + p_data(1, 2, level),
-    }
-    for number in range(2000 if long_run else 60):
-        abstract_syntax = chance.choice(list(streams))
-        stream = bytearray(streams[abstract_syntax])
-        for _ in range(chance.randrange(1, 6)):
-            at = chance.randrange(len(stream))
-            if number % 3 == 0:
-                stream[at] ^= 1 << chance.randrange(8)
-            elif number % 3 == 1:
-                del stream[at : at + chance.randrange(1, 40)]
-            else:
-                stream[at:at] = stream[at : at + chance.randrange(1, 40)]
-        connection = raw(door.port, abstract_syntax=abstract_syntax)
-        try:
-            connection.sendall(bytes(stream) + b"\5\0\0\0\0\4\0\0\0\0")
-            connection.shutdown(socket.SHUT_WR)
-            while read_pdu(connection)[0]:
-                pass
-        except OSError:
-            pass
-        finally:
-            connection.close()
-
-    assert echo(door.port) == 0
-    assert until(lambda: not door.server.active_associations)
-    assert door.server.budget._used == 0
-
-
 def test_a12_an_abort_in_the_middle_of_a_data_set_leaves_nothing(door: Door) -> None:
     """No row, no quarantine, and the bytes it held are free again."""
     with raw(door.port, abstract_syntax=CT) as connection:
