@@ -1,0 +1,247 @@
+"""What can be judged of a DICOM server by its answers alone, line by line; nothing here looks inside.
+
+A server that de-identifies gives other UIDs back than it was sent, so that what was stored is looked for by what it is now:
+the newest study, counted before and after.
+"""
+
+import socket
+import struct
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import making
+import pytest
+from conformance.conftest import Target
+from dimse.door import associate_bytes, p_data, read_pdu
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, build_context, build_role, evt
+from pynetdicom.association import Association
+
+from pacs.dimse import messages
+
+VERIFICATION = "1.2.840.10008.1.1"
+CT = "1.2.840.10008.5.1.4.1.1.2"
+FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
+PATIENT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
+
+
+@contextmanager
+def associated(target: Target, *classes: str, **options: object) -> Iterator[Association]:
+    """Open an association and release it."""
+    ae = AE(ae_title="JUDGE")
+    for one in classes:
+        ae.add_requested_context(one, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    association = ae.associate(target.host, target.port, ae_title=target.ae_title, **options)
+    assert association.is_established
+    try:
+        yield association
+    finally:
+        association.release()
+
+
+def connected(target: Target) -> socket.socket:
+    """Return a bare connection."""
+    return socket.create_connection((target.host, target.port), timeout=10)
+
+
+def fresh(instance: int = 1) -> Dataset:
+    """Return an image that no server has seen."""
+    uid = f"2.25.{uuid.uuid4().int}"
+    ds = making.dataset(instance=instance, study_uid=uid, series_uid=f"2.25.{uuid.uuid4().int}", frame=making.pixels(16, 16))
+    ds.SOPInstanceUID = f"2.25.{uuid.uuid4().int}"
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return ds
+
+
+def identifier(level: str, **values: object) -> Dataset:
+    """Return an identifier."""
+    ds = Dataset()
+    if level:
+        ds.QueryRetrieveLevel = level
+    for keyword, value in values.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def found(target: Target, keys: Dataset, model: str = FIND) -> tuple[list[int], list[Dataset]]:
+    """Query; returns statuses and answers."""
+    with associated(target, model) as association:
+        answers = list(association.send_c_find(keys, model))
+    return [one.Status for one, _ in answers], [ds for _, ds in answers if ds is not None]
+
+
+def stored(target: Target, *sets: Dataset) -> list[int]:
+    """Store; returns statuses."""
+    with associated(target, CT) as association:
+        return [int(association.send_c_store(ds).Status) for ds in sets]
+
+
+def test_a14_echo(target: Target) -> None:
+    """0000."""
+    with associated(target, VERIFICATION) as association:
+        assert association.send_c_echo().Status == 0
+
+
+def test_a1_a_wrong_application_context_is_rejected(target: Target) -> None:
+    """Reason 2, permanent, or an abort."""
+    with connected(target) as connection:
+        connection.sendall(associate_bytes(target.ae_title, context_name="1.2.3.4"))
+        kind, body = read_pdu(connection)
+
+    assert (kind, body[3:4]) == (3, b"\2") or kind in (0, 7)
+
+
+def test_a3_a5_every_context_is_answered(target: Target) -> None:
+    """Of 128 the one that is known is accepted, the unknown ones have result 3."""
+    ae = AE(ae_title="JUDGE")
+    contexts = [build_context(f"1.2.826.0.1.999.{number}") for number in range(127)] + [build_context(VERIFICATION)]
+
+    association = ae.associate(target.host, target.port, contexts=contexts, ae_title=target.ae_title)
+
+    assert association.is_established
+    assert [str(one.abstract_syntax) for one in association.accepted_contexts] == [VERIFICATION]
+    assert {one.result for one in association.rejected_contexts} == {3}
+    association.release()
+
+
+def test_a4_exactly_one_transfer_syntax_is_accepted(target: Target) -> None:
+    """Of those that were offered."""
+    with associated(target, CT) as association:
+        (context,) = association.accepted_contexts
+        assert [str(one) for one in context.transfer_syntax] in ([ExplicitVRLittleEndian], [ImplicitVRLittleEndian])
+
+
+def test_a6_a_command_in_single_bytes(target: Target) -> None:
+    """One byte a fragment."""
+    command = messages.encode(0x0030, {0x0002: VERIFICATION, 0x0110: 9})
+    pieces = [p_data(1, 3 if at == len(command) - 1 else 1, command[at : at + 1]) for at in range(len(command))]
+    with connected(target) as connection:
+        connection.sendall(associate_bytes(target.ae_title))
+        assert read_pdu(connection)[0] == 2
+        connection.sendall(b"".join(pieces))
+        assert read_pdu(connection)[0] == 4
+
+
+def test_a8_role_selection_is_answered_where_proposed(target: Target) -> None:
+    """A requestor of C-GET becomes SCP of the class."""
+    with associated(target, CT, GET, ext_neg=[build_role(CT, scp_role=True)]) as association:
+        assert [str(uid) for uid in association.acceptor.role_selection] == [CT]
+        assert next(one for one in association.accepted_contexts if one.abstract_syntax == CT).as_scp
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"\x55\0\0\0\0\4abcd",
+        b"\4\0\xff\xff\xff\xff",
+        struct.pack(">BBIIBB", 4, 0, 10, 4000, 1, 3) + b"abcd",
+        struct.pack(">BBIIBB", 4, 0, 6, 0, 1, 3),
+        p_data(1, 3, b"\0\0\0\1\xff\xff\xff\xff"),
+    ],
+    ids=["unknown PDU", "4 GB claim", "long PDV", "empty PDV", "broken command"],
+)
+def test_a13_malformed_bytes_end_their_association_only(target: Target, noise: bytes) -> None:
+    """An abort or the end of the connection, within ten seconds; the next caller is served."""
+    with connected(target) as connection:
+        connection.sendall(associate_bytes(target.ae_title))
+        assert read_pdu(connection)[0] == 2
+        connection.sendall(noise)
+        connection.shutdown(socket.SHUT_WR)
+        assert read_pdu(connection)[0] in (0, 7)
+
+    test_a14_echo(target)
+
+
+def test_s1_s10_an_instance_and_its_resend_are_taken(target: Target) -> None:
+    """0000 (or a warning) twice, and one study more than before."""
+    before = len(found(target, identifier("STUDY", StudyInstanceUID=""))[1])
+    ds = fresh()
+
+    codes = stored(target, ds, ds)
+
+    assert all(code == 0 or code >> 12 == 0xB for code in codes)
+    assert len(found(target, identifier("STUDY", StudyInstanceUID=""))[1]) == before + 1
+
+
+def test_s5_a_data_set_that_contradicts_its_command_is_not_stored(target: Target) -> None:
+    """A9xx or Cxxx."""
+    ds = fresh()
+    command = messages.encode(0x0001, {0x0002: CT, 0x0110: 1, 0x0700: 0, 0x1000: "1.2.3.4"}, data_set=True)
+    with connected(target) as connection:
+        connection.sendall(associate_bytes(target.ae_title, abstract_syntax=CT))
+        assert read_pdu(connection)[0] == 2
+        connection.sendall(p_data(1, 3, command) + p_data(1, 2, making.encode(ds, ImplicitVRLittleEndian)))
+        kind, body = read_pdu(connection)
+
+    assert kind == 4
+    (status,) = struct.unpack("<H", messages.decode(body[6:])[messages.STATUS])
+    assert status >> 8 == 0xA9 or status >> 12 == 0xC
+
+
+@pytest.mark.parametrize("level", ["", "NOWHERE", "PATIENT"])
+def test_f1_a_level_that_is_not_in_the_model_is_refused(target: Target, level: str) -> None:
+    """A900 or Cxxx, and no answers."""
+    statuses, answers = found(target, identifier(level, StudyInstanceUID=""))
+
+    assert answers == [] and (statuses[-1] >> 8 == 0xA9 or statuses[-1] >> 12 == 0xC)
+
+
+def test_f2_below_the_top_the_key_above_is_needed(target: Target) -> None:
+    """Series without their study, not negotiated."""
+    statuses, answers = found(target, identifier("SERIES", SeriesInstanceUID=""))
+
+    assert answers == [] and (statuses[-1] >> 8 == 0xA9 or statuses[-1] >> 12 == 0xC)
+
+
+def test_f3_no_match_is_only_success(target: Target) -> None:
+    """0000 and nothing before it."""
+    assert found(target, identifier("STUDY", StudyInstanceUID="2.25.1"))[0] == [0]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("date", ["20241301", "20240201-20240101", "yesterday"])
+def test_f10_malformed_and_reversed_ranges_are_refused(target: Target, date: str) -> None:
+    """Not an empty success."""
+    keys = identifier("STUDY", StudyInstanceUID="")
+    keys.add_new(0x00080020, "LO", date)
+
+    status = found(target, keys)[0][-1]
+
+    assert status >> 8 == 0xA9 or status >> 12 == 0xC
+
+
+def test_m1_an_unknown_destination_is_a801(target: Target) -> None:
+    """And nothing is moved."""
+    stored(target, fresh())
+    (study, *_) = found(target, identifier("STUDY", StudyInstanceUID=""))[1]
+    with associated(target, MOVE) as association:
+        keys = identifier("STUDY", StudyInstanceUID=study.StudyInstanceUID)
+        statuses = [one.Status for one, _ in association.send_c_move(keys, "NOBODY-KNOWS", MOVE)]
+
+    assert statuses == [0xA801]
+
+
+@pytest.mark.parametrize("values", [{}, {"StudyInstanceUID": ""}], ids=["missing", "empty"])
+def test_m3_a_missing_unique_key_is_a900(target: Target, values: dict[str, str]) -> None:
+    """Of C-GET; A9xx or Cxxx."""
+    with associated(target, GET, CT, ext_neg=[build_role(CT, scp_role=True)]) as association:
+        status = [one.Status for one, _ in association.send_c_get(identifier("STUDY", **values), GET)][-1]
+
+    assert status >> 8 == 0xA9 or status >> 12 == 0xC
+
+
+def test_m5_m15_get_counts_what_it_sends(target: Target) -> None:
+    """All of a study comes back on the same association; the final response has no Remaining."""
+    stored(target, fresh(), fresh())
+    study = found(target, identifier("STUDY", StudyInstanceUID="", NumberOfStudyRelatedInstances=""))[1][0]
+    came: list[str] = []
+    handlers = [(evt.EVT_C_STORE, lambda event: came.append(event.request.AffectedSOPInstanceUID) or 0)]
+    with associated(target, GET, CT, ext_neg=[build_role(CT, scp_role=True)], evt_handlers=handlers) as association:
+        keys = identifier("STUDY", StudyInstanceUID=study.StudyInstanceUID)
+        final = [one for one, _ in association.send_c_get(keys, GET)][-1]
+
+    assert final.Status == 0 and "NumberOfRemainingSuboperations" not in final
+    assert len(came) == final.NumberOfCompletedSuboperations == int(study.NumberOfStudyRelatedInstances)
