@@ -137,3 +137,11 @@ def test_nothing_is_ever_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels._engine.cache_clear()
 
     assert pixels.find(written(speckle(), value=255), GREY)
+
+
+@pytest.mark.parametrize("size", [8, 120])
+def test_trap_42_letters_small_and_large_are_found_in_a_large_image(size: int) -> None:
+    """8 px in the corner of 768 x 1024, and letters larger than a tile: neither the detector's scale nor an edge hides them."""
+    frame = written(np.zeros((768, 1024), np.uint8), NAME if size < 20 else "QUILLFEATHER", at=(20, 600), size=size)
+
+    assert pixels.find(frame, GREY)
