@@ -99,7 +99,7 @@ def run(archive: Archive, job_id: str, stop: threading.Event | None = None) -> J
     return archive.index.jobs.get(job_id)
 
 
-def test_results_become_visible_with_the_end_of_the_job(archive: Archive) -> None:
+def test_x6_results_become_visible_with_the_end_of_the_job(archive: Archive) -> None:
     """The derived series is in the study, its pixels are the processor's, and nothing identifies the patient."""
     job = run(archive, job_for(archive, "copy"))
 
