@@ -8,7 +8,8 @@ standard for quantification at cardiac CT", Radiology 243 (2007) 527-538. Volume
 (1998) 807-814.
 
 The score is exact for the region it is given. The region of its own accord (`radius_mm` 0) is what lies between both lungs,
-in front of the spine, joined to no large bone: it takes in calcium of valves and aorta, too. Contrast medium is refused.
+in front of the spine, joined to no large bone: it takes in calcium of valves and aorta, too, which may be most of it; draw the
+cylinder around the heart for a coronary score. Contrast medium is refused.
 """
 
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ NO_UNIT = Code("1", "UCUM", "no units")
 STANDARD_SLICE_MM = 3.0
 BONE_ML = 3.0
 """Dense parts larger than this are bone."""
+MOST_OF_HULL = 0.55
+"""Where less than the rest of what the lungs enclose is lung, the slice lies below the heart or above it."""
 Mask = NDArray[np.bool_]
 
 
@@ -77,8 +80,9 @@ def agatston(
         raise NotApplicable("made for axial slices")
     if geometry.spacing_mm[0] > 5.05:
         raise NotApplicable("slices of more than 5 mm are not comparable")
-    hounsfield = series.array()
-    if not -1100 <= float(np.percentile(hounsfield[:, ::8, ::8], 1)) < 100:
+    # Outside the field of view some scanners write -2000 or -3024.
+    hounsfield = np.maximum(series.array(), np.float32(-1024))
+    if not -1025 <= float(np.percentile(hounsfield[:, ::8, ::8], 1)) < 100:
         raise NotApplicable("not Hounsfield units")
     run.progress(0.2, "finding the region")
     if radius_mm:
@@ -91,7 +95,9 @@ def agatston(
     total, calcium = score(hounsfield, region, geometry, threshold, smallest_mm2)
     labels = region.astype(np.uint8) * REGION
     labels[calcium] = CALCIUM
-    segments = {REGION: Segment("Region searched for calcium", Code("80891009", "SCT", "Heart"), color_rgb=(160, 160, 200))}
+    segments = {
+        REGION: Segment("Region searched for calcium", Code("72410000", "SCT", "Mediastinum"), color_rgb=(160, 160, 200))
+    }
     values = {REGION: [Value(AGATSTON, round(total, 2), NO_UNIT)]}
     comments = {REGION: f"Agatston score of the region, brought to slices of 3 mm; part of {_category(total)}"}
     if calcium.any():
@@ -168,6 +174,8 @@ def between_lungs(series: Series, hounsfield: NDArray[np.float32], geometry: Geo
         hull = np.zeros(plane.shape, np.uint8)
         cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
         inside = (hull > 0) & (plane == 0)
+        if inside.sum() > MOST_OF_HULL * hull.sum():
+            continue  # liver and spleen, or the shoulders: not the heart's slices
         rows = np.flatnonzero((plane > 0).any(axis=1))
         # Patient y grows towards the back; rows may run either way.
         span = int(0.75 * (rows[-1] - rows[0] + 1))

@@ -46,7 +46,7 @@ SCORE = private_code("BLOBNESS", "Normalised Laplacian of Gaussian")
 ROUNDNESS = private_code("ROUNDNESS", "Least over largest curvature")
 RATIO = Code("1", "UCUM", "no units")
 GRID_MM = 1.0
-"""Voxel of the grid that is searched, or finer where the source is; a nodule of 4 mm then has 33 voxels."""
+"""Voxel of the grid that is searched; a nodule of 4 mm has 33 of them."""
 PARENCHYMA = -850.0
 EDGE_MM = 1.5
 """Of the lungs' outermost layer, in which voxels are part lung, part wall."""
@@ -93,8 +93,7 @@ def nodule_candidates(
     (segmentation, *_) = ct_lungs(series, Run())
     lungs = segmentation.array() > 0
     run.progress(0.4, "resampling the lungs")
-    edge = min(GRID_MM, *geometry.spacing_mm[1:]) if max(geometry.spacing_mm) > GRID_MM else GRID_MM
-    edge = max(edge, 0.7)
+    edge = GRID_MM
     first, last = (int(one) for one in np.flatnonzero(lungs.any(axis=(1, 2)))[[0, -1]])
     part = geometry.slab(first, last)
     values = series.array()[first : last + 1]
@@ -110,7 +109,7 @@ def nodule_candidates(
     inside = sitk.GetArrayFromImage(core) > 0
     fine = np.where(inside, np.clip(fine, -1000, 200), np.float32(PARENCHYMA)).astype(np.float32)
     run.progress(0.5, "searching")
-    found = blobs(fine, inside, edge, smallest_mm, largest_mm, contrast, roundness, method, run)[:most]
+    found = blobs(fine, inside, edge, smallest_mm, largest_mm, contrast, roundness, method, most, run)
     if not found:
         raise NotApplicable("no round thing of that size and contrast in the lungs")
     spots = []
@@ -141,6 +140,7 @@ def blobs(
     contrast: float,
     roundness: float,
     method: str,
+    most: int,
     run: Run,
 ) -> list[Blob]:
     """Return bright balls, strongest first: maxima over place and scale of the normalised response.
@@ -167,6 +167,8 @@ def blobs(
     smooth: dict[int, NDArray[np.float32]] = {}
     kept: list[Blob] = []
     for at in places:
+        if len(kept) == most:
+            break
         level = int(scale[tuple(at)])
         diameter = float(diameters[level])
         if any(
