@@ -10,6 +10,12 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 VOLUMES = frozenset(_STORAGE + suffix for suffix in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4"))
 """CT, Enhanced and Legacy Converted Enhanced CT; MR, Enhanced MR, Enhanced MR Color, Legacy Converted Enhanced MR."""
 
+SHAPES = frozenset(
+    _STORAGE + suffix for suffix in ("20", "30", "66.4", "66.5", "66.7", "128", "128.1", "130", "481.2", "481.3")
+)
+"""NM, Parametric Map, SEG, Surface and Labelmap Segmentation, PET (also enhanced, legacy converted), RT Dose and Structure
+Set: they can carry the shape of a face, and nothing here cuts it out of them."""
+
 
 class Verdict(StrEnum):
     """What a header alone can tell."""
@@ -53,6 +59,11 @@ def said_of(values: Mapping[str, str]) -> Said:
     if words & _HEAD_WORDS or {"WHOLE", "BODY"} <= words:
         return Said.HEAD
     return Said.OTHER if words & _OTHER_WORDS else Said.NOTHING
+
+
+def may_carry_a_face(values: Mapping[str, str]) -> bool:
+    """Tell whether an object of a class in `SHAPES` may be of a head: of any part, unless its header names another one."""
+    return values.get("SOPClassUID", "") in SHAPES and said_of(values) is not Said.OTHER
 
 
 def needs_defacing(values: Mapping[str, str]) -> Verdict:

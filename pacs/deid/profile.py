@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pacs.deid import graphics, markers, people, risk, streams, walk
 from pacs.deid.actions import Subject
 from pacs.deid.attest import attest
-from pacs.deid.candidates import Verdict, needs_defacing
+from pacs.deid.candidates import Verdict, may_carry_a_face, needs_defacing
 from pacs.deid.policy import BASIC_PROFILE, METHODS, POLICIES, Policy, Rules, digest
 from pacs.deid.pseudonym import Pseudonyms
 from pacs.deid.residue import Needles, search
@@ -24,7 +24,7 @@ from pacs.deid.taken import collect
 from pacs.deid.text import identity
 from pacs.dicom import values
 from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, element, read
-from pacs.model.errors import ConfigurationError, NotUnderstood, SOPClassNotSupported
+from pacs.model.errors import ConfigurationError, NotUnderstood, Quarantined, SOPClassNotSupported
 from pacs.model.instance import Deidentified, Element, InstanceKey, Received
 from pacs.standard import tables
 
@@ -347,10 +347,20 @@ def _methods(policy: Policy, walked: walk.Walked, by_tag: Mapping[int, Element],
     return (BASIC_PROFILE, *sorted(METHODS[option] for option in done))
 
 
+_NAMING_THE_PART = {
+    "BodyPartExamined": 0x00180015,
+    "SeriesDescription": 0x0008103E,
+    "ProtocolName": 0x00181030,
+    "StudyDescription": 0x00081030,
+}
+
+
 def _pending(policy: Policy, sop_class_uid: str, by_tag: Mapping[int, Element], may_show_text: bool) -> tuple[str, ...]:
     """Return what must be cleaned, in that order, before anybody may see the object."""
     pending = ["pixels"] if may_show_text else []
-    told = {"SOPClassUID": sop_class_uid}
+    told = {"SOPClassUID": sop_class_uid, **{keyword: _text(by_tag, tag) for keyword, tag in _NAMING_THE_PART.items()}}
+    if policy.clean_recognizable_visual_features and may_carry_a_face(told):
+        raise Quarantined("it may carry the shape of a face, which is not cut out of objects of this class")
     if policy.clean_recognizable_visual_features and _PIXEL_DATA in by_tag and needs_defacing(told) is Verdict.CANDIDATE:
         pending.append("faces")
     return tuple(pending)
