@@ -1,5 +1,6 @@
-"""Draws heads before and after their face was removed: `python tests/rendering_heads.py` writes docs/images/defacing-*.png."""
+"""Draws heads before and after their face was removed, into docs/images: `python tests/rendering_heads.py [REAL-DATA]`."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,13 +68,26 @@ def before_after(
     return np.vstack(rows)
 
 
+def average_head(folder: Path) -> tuple[list[Plane], list[NDArray[np.integer]]]:
+    """Return SPM's average of 152 heads from the real data, as planes and frames of 0 to 1000."""
+    from deid.test_face_shared import load
+
+    planes, frames = load(folder / "gt_brain_spm152" / "T1")
+    top = max(float(one.max()) for one in frames)
+    return planes, [np.rint(one * (1000 / top)).astype(np.int16) for one in frames]
+
+
 def main() -> None:
-    """Write the pictures of docs/defacing.md."""
+    """Write the pictures of docs/defacing.md; that of the average head where the real data are given."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     for modality, level in (("MR", 150.0), ("CT", -300.0)):
         made = making_head.head(modality, slice_mm=1.5, slab_mm=(-135, 145))
         picture = before_after(made.planes, list(made.frames), modality=modality, level=level)
         cv2.imwrite(str(IMAGES / f"defacing-{modality.lower()}.png"), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    if len(sys.argv) > 1:
+        planes, frames = average_head(Path(sys.argv[1]))
+        picture = before_after(planes, frames, modality="MR", level=180.0)
+        cv2.imwrite(str(IMAGES / "defacing-spm152.png"), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 if __name__ == "__main__":
