@@ -161,7 +161,9 @@ def blobs(
         best[better] = answer[better]
         scale[better] = number
         run.progress(0.5 + 0.4 * (number + 1) / count, "searching")
-    peaks = best == sitk.GetArrayViewFromImage(sitk.GrayscaleDilate(sitk.GetImageFromArray(best), [1, 1, 1], sitk.sitkBox))
+    # A copy: a view into a temporary image would outlive it.
+    around = sitk.GetArrayFromImage(sitk.GrayscaleDilate(sitk.GetImageFromArray(best), [1, 1, 1], sitk.sitkBox))
+    peaks = best == around
     places = np.argwhere(peaks & inside & (best > contrast))
     places = places[np.argsort(-best[tuple(places.T)], kind="stable")]
     smooth: dict[int, NDArray[np.float32]] = {}
