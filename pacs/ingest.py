@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pacs.archive import Archive
 from pacs.logs import get_logger
-from pacs.model.errors import ArchiveError, DataSetMismatch, NotUnderstood, Quarantined
+from pacs.model.errors import ArchiveError, DataSetMismatch, NotUnderstood, Quarantined, SOPClassNotSupported
 from pacs.model.instance import Arrival, Deidentified, Origin, Received, Stored
 from pacs.model.job import Claim
 
@@ -20,7 +20,7 @@ def ingest(archive: Archive, received: Received) -> Stored:
 
     Raises
     ------
-    NotUnderstood, DataSetMismatch, Quarantined
+    NotUnderstood, DataSetMismatch, SOPClassNotSupported, Quarantined
         The object is in the encrypted quarantine and not in the archive.
     Unavailable, OutOfResources
         Nothing was kept; the sender should try again.
@@ -77,7 +77,7 @@ def _deidentify(archive: Archive, received: Received) -> Deidentified:
     assert received.origin is not Origin.PROCESSOR, "processors come in by ingest_derived"
     try:
         return archive.deidentifier.deidentify(received)
-    except (NotUnderstood, DataSetMismatch, Quarantined) as error:
+    except (NotUnderstood, DataSetMismatch, SOPClassNotSupported, Quarantined) as error:
         _quarantine(archive, received, type(error).__name__, str(error))
         raise
     except ArchiveError:

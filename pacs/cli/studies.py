@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pacs.cli.console import Json, emit, err, fail, one_line_errors, open_archive, out, progress, show
-from pacs.model.errors import ArchiveError, NotUnderstood, Quarantined
+from pacs.model.errors import ArchiveError, DataSetMismatch, NotUnderstood, Quarantined, SOPClassNotSupported
 from pacs.model.instance import Origin, Received
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pacs.archive import Archive
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 STUDY_COLUMNS = {
     "study_instance_uid": "Study Instance UID",
@@ -116,12 +117,12 @@ def import_files(
     with open_archive("cli") as (_, archive):
         files = list(walk(paths))
 
-        def take(path: Path) -> dict[str, Any]:
-            return {"path": str(path), **_take(archive, path, association)}
+        def taken(path: Path) -> dict[str, Any]:
+            return {"path": str(path), **take(archive, path, association)}
 
         with progress(as_json) as bar, ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
             task = bar.add_task("Importing", total=len(files))
-            for result in pool.map(take, files):
+            for result in pool.map(taken, files):
                 counts[result["outcome"]] += 1
                 if as_json:
                     emit([result])
@@ -183,7 +184,8 @@ def walk(paths: list[Path]) -> Iterator[Path]:
             yield path
 
 
-def _take(archive: "Archive", path: Path, association: str) -> dict[str, Any]:
+def take(archive: "Archive", path: Path, association: str) -> dict[str, Any]:
+    """Take one file in; return its outcome: stored, known, quarantined, not_dicom or failed."""
     from pacs.dicom import part10
     from pacs.ingest import ingest
 
@@ -197,6 +199,8 @@ def _take(archive: "Archive", path: Path, association: str) -> dict[str, Any]:
             Received(data_set=data, transfer_syntax_uid="", origin=Origin.IMPORT, source="import"), "NotUnderstood", str(error)
         )
         return {"outcome": "quarantined", "reason": str(error)}
+    if parts.sop_class_uid == MEDIA_STORAGE_DIRECTORY:
+        return {"outcome": "not_dicom", "reason": "a media directory; the files that it names are taken"}
     received = Received(
         data_set=parts.data_set,
         transfer_syntax_uid=parts.transfer_syntax_uid,
@@ -208,7 +212,7 @@ def _take(archive: "Archive", path: Path, association: str) -> dict[str, Any]:
     )
     try:
         stored = ingest(archive, received)
-    except (NotUnderstood, Quarantined) as error:
+    except (NotUnderstood, DataSetMismatch, SOPClassNotSupported, Quarantined) as error:
         return {"outcome": "quarantined", "reason": str(error)}
     except ArchiveError as error:
         return {"outcome": "failed", "reason": str(error)}
