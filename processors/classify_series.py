@@ -112,6 +112,8 @@ def classify_series(
     """Body region, plane, contrast, MR weighting and radiographic view, each with its certainty and the reasons."""
     if series.modality not in ("CT", "MR", "PT", "CR", "DX", "MG"):
         raise NotApplicable("made for CT, MR, PT, CR, DX and MG")
+    if "PixelData" not in series.first:
+        raise NotApplicable("its objects hold no pixels")
     findings = [_region(series, run, slices)]
     if series.modality in ("CT", "MR", "PT"):
         findings.append(plane_of(series))

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pacs import logs
 from pacs.model.errors import ArchiveError, ConfigurationError
 from pacs.settings import Settings, load
 
@@ -47,6 +48,8 @@ def open_archive(writer: str) -> "Iterator[tuple[Settings, Archive]]":
     """Open the archive of the home for one command. Raises the one-line exit where there is none."""
     from pacs.archive import Archive
 
+    # What a command has to say it says itself; events of the log are the server's.
+    logs.configure("error", "cli")
     with one_line_errors():
         settings = load()
         if not (settings.home / "keys").is_dir():

@@ -218,6 +218,11 @@ def _complete(first: Dataset) -> Dataset:
         for keyword, kind, path in standard.attributes(module):
             if kind == "2" and not path and keyword not in complete:
                 derive.put(complete, keyword, None)
+    # An empty or misspelt term is common, and highdicom refuses it; the text is decoded by now and goes out as UTF-8.
+    terms = complete.get("SpecificCharacterSet") or [""]
+    known = {term.value for term in hd.SpecificCharacterSetValues}
+    if not {str(term) for term in ([terms] if isinstance(terms, str) else terms)} <= known:
+        complete.SpecificCharacterSet = "ISO_IR 192"
     return complete
 
 

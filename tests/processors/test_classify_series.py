@@ -7,10 +7,11 @@ import making
 import numpy as np
 import phantoms
 import pytest
+import workbench
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from pacs.processing import Finding, Report, Run, Series
+from pacs.processing import Finding, NotApplicable, Report, Run, Series
 from pacs.processing.derive import Provenance, derive
 from processors.classify_series import Slice as Cut
 from processors.classify_series import (
@@ -184,3 +185,17 @@ def test_real_series_are_recognised(shared_data: Path) -> None:
         assert answer(found["Acquisition Plane"]) == plane
         assert answer(found["MR weighting"]) == "T1 weighted"
         assert np.isfinite(found["MR weighting"].certainty)
+
+
+@pytest.mark.parametrize("term", ["", "ISO-IR 100"])
+def test_an_empty_or_misspelt_character_set_does_not_stop_it(term: str) -> None:
+    """Scanners write both; the report goes out as UTF-8."""
+    made = workbench.results(classify_series, making.ct_series(3, SpecificCharacterSet=term))
+
+    assert [one.SpecificCharacterSet for one in made] == ["ISO_IR 192"]
+
+
+def test_objects_without_pixels_are_refused() -> None:
+    """Media often hold headers alone."""
+    with pytest.raises(NotApplicable, match="no pixels"):
+        workbench.outputs(classify_series, making.ct_series(2, PixelData=None, Rows=None))
