@@ -6,6 +6,7 @@ the newest study, counted before and after.
 
 import socket
 import struct
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,8 +179,13 @@ def test_s5_a_data_set_that_contradicts_its_command_is_not_stored(target: Target
     ae.add_requested_context(CT, ImplicitVRLittleEndian)
     association = ae.associate(target.host, target.port, ae_title=target.ae_title)
     request.DataSet = BytesIO(making.encode(ds, ImplicitVRLittleEndian))
+    # As pynetdicom's own send_c_store does: its reactor must pause first, or it takes the answer for a request.
+    association._reactor_checkpoint.clear()
+    while not association._is_paused:
+        time.sleep(0.001)
     association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
     _, answer = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
     association.release()
 
     assert answer.Status >> 8 == 0xA9 or answer.Status >> 12 == 0xC
