@@ -6,12 +6,14 @@ runs beside that of the segment (docs/adr/0015). After a power cut the log is re
 key sees how many rows there are and which belong together, no value and no UID. Layout: docs/format.md, section 5.
 """
 
+import contextlib
 import fcntl
 import hmac
 import os
 import secrets
 import sqlite3
 import struct
+import tempfile
 import threading
 import unicodedata
 import zlib
@@ -97,22 +99,25 @@ class Vault:
 
     @classmethod
     def create(cls, folder: Path, provider: KeyProvider) -> None:
-        """Make the vault if it is not there; two processes may do so at once."""
+        """Make the vault if it is not there; two processes may do so at once, and one that looks sees all of it or nothing."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(folder / "vault.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        vault = cls(folder, provider, "")
-        with vault._lock, _sqlite_errors():
-            connection = vault._connect()
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in filter(str.strip, _TABLES.split(";")):
-                connection.execute(statement)
-            if connection.execute("SELECT one FROM vault").fetchone() is None:
+        with tempfile.TemporaryDirectory(dir=folder, prefix="new-") as beside:
+            vault = cls(Path(beside), provider, "")
+            os.close(os.open(vault._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with vault._lock, _sqlite_errors():
+                connection = vault._connect()
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in filter(str.strip, _TABLES.split(";")):
+                    connection.execute(statement)
                 wrapped = provider.wrap(secrets.token_bytes(32), _CONTEXT)
                 connection.execute("INSERT INTO vault VALUES (1, 1, ?, ?)", (provider.key_id, wrapped))
-            connection.execute("COMMIT")
-        vault.close()
+                connection.execute("COMMIT")
+            # Closing brings everything into the one file, which then gets its name at once, unless another was quicker.
+            vault.close()
+            with contextlib.suppress(FileExistsError):
+                os.link(vault._path, folder / "vault.db")
         sync_folder(folder)
 
     @classmethod

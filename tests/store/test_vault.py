@@ -2,11 +2,14 @@
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import making
 import pytest
 
 from pacs.dicom.elements import element
@@ -17,6 +20,7 @@ from pacs.model.query import Level
 from pacs.store import vault as vault_module
 from pacs.store.keys import FileKeyProvider
 from pacs.store.vault import Vault
+from pacs.sweep import prepare
 
 DIGEST = bytes(range(32))
 NAME, PATIENT_ID, STUDY_DATE, STUDY_UID, SERIES_UID, SOP_UID = (
@@ -340,3 +344,25 @@ def test_a_row_costs_little(vault: Vault) -> None:
     vault.keep(group)
 
     assert (time.process_time() - started) / len(group) < 0.001
+
+
+def test_two_processes_may_begin_at_once(tmp_path: Path) -> None:
+    """Whoever opens while another makes the vault finds all of it; every one of them has the same secret."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import making; from pathlib import Path; from pacs.archive import Archive\n"
+        "with Archive.opened(making.settings(Path(sys.argv[2])), writer='w') as archive: print(archive.vault._digest_key.hex())"
+    )
+    home = tmp_path / "home"
+    prepare(making.settings(home))
+    for path in (home / "identity").glob("*"):
+        path.unlink()
+    tests = str(Path(making.__file__).parent)
+    started = [
+        subprocess.Popen([sys.executable, "-c", program, tests, str(home)], stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+
+    said = [one.communicate(timeout=120)[0].strip() for one in started]
+
+    assert [one.returncode for one in started] == [0] * 4
+    assert len(set(said)) == 1 and said[0]
