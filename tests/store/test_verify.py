@@ -207,7 +207,8 @@ def test_scrubbing_goes_by_the_oldest_check(tmp_path: Path) -> None:
         row = next(archive.index.upkeep.rows())
         path = archive.settings.home / "store" / row.stored.location.container
         with path.open("r+b") as file:
-            flip(file.fileno(), row.stored.location.offset + 3000, 0x55)
+            position = row.stored.location.offset + 3000
+            flip(file.fileno(), position, os.pread(file.fileno(), 1, position)[0] ^ 0x55)
 
         for _ in range(3):
             tender.scrub(1.0)
