@@ -77,6 +77,7 @@ class Archive:
                 identity_key=identity_keys.derive("pseudonym"),
                 policies=with_own(dict(settings.policies)),
                 by_source=dict(settings.deid.by_source),
+                rules=settings.deid.rules,
                 clinical_trial=_clinical_trial(settings),
                 collect_taken=vault is not None,
             ),

@@ -24,6 +24,9 @@ Pairs = tuple[tuple[str, str], ...]
 Lists = tuple[tuple[str, tuple[str, ...]], ...]
 """A table of lists of texts; in the environment a JSON object."""
 
+Tables = tuple[Mapping[str, Any], ...]
+"""A list of tables, as [[section.name]] in `pacs.toml`; in the environment a JSON list of objects."""
+
 
 def _setting(default: Any, help: str, env: str = "") -> Any:
     """A field with the sentence that explains it and, where the rule does not fit, its environment name."""
@@ -79,6 +82,11 @@ class DeidSettings:
     policy: str = _setting("research", "Policy for what arrives: basic, research, research-faceless, or one of [policies].")
     by_source: tuple[tuple[str, str], ...] = _setting(
         (), 'Policies for some: calling AE title, pattern (`MR*`) or door (`stow`, `import`) -> policy, `{CT1 = "basic"}`.'
+    )
+    rules: tuple[Mapping[str, Any], ...] = _setting(
+        (),
+        "Policies for some by what they are, before `by_source`; the first that holds decides (docs/deidentification.md): "
+        '`[[deid.rules]]` with `where = {Modality = "US"}`, `source = "TRIAL*"` or both, and `policy`.',
     )
     clinical_trial_sponsor_name: str = _setting("", "Clinical Trial Sponsor Name (0012,0010) to write; empty: no trial.")
     clinical_trial_protocol_id: str = _setting("", "Clinical Trial Protocol ID (0012,0020), needed with a sponsor.")
@@ -263,8 +271,8 @@ def as_toml() -> str:
     lines = ["# mini-pacs settings. Every line shows its default; take away the # to change it.", ""]
     for section, cls in _sections():
         lines += [f"# {(cls.__doc__ or '').strip()}", f"[{section}]"]
-        for name, _, default, text, env in _entries(section, cls):
-            lines += [f"# {text}  ({env})", f"# {name} = {_toml(default)}"]
+        for name, kind, default, text, env in _entries(section, cls):
+            lines += [f"# {text}  ({env})", f"# {name} = {_toml(default, kind)}"]
         lines.append("")
     lines += [f"# {_POLICIES_HELP}  ({POLICIES_VARIABLE}, as JSON)", "#   [policies.mine]", f"#   options = {_EXAMPLE}", ""]
     return "\n".join(lines)
@@ -277,8 +285,8 @@ def reference() -> str:
     for section, cls in _sections():
         out += [f"## [{section}]", (cls.__doc__ or "").strip(), ""]
         out += ["| setting | default | environment | what it does |", "|---|---|---|---|"]
-        for name, _, default, text, env in _entries(section, cls):
-            out.append(f"| `{name}` | `{_toml(default)}` | `{env}` | {text} |")
+        for name, kind, default, text, env in _entries(section, cls):
+            out.append(f"| `{name}` | `{_toml(default, kind)}` | `{env}` | {text} |")
         out.append("")
     out += ["## [policies.NAME]", _POLICIES_HELP, "", "| setting | default | environment | what it does |", "|---|---|---|---|"]
     out += [
@@ -296,7 +304,7 @@ def as_environment(settings: Settings) -> dict[str, str]:
             value = getattr(getattr(settings, section), name)
             if isinstance(value, tuple):
                 if value:
-                    found[env] = json.dumps(dict(value))
+                    found[env] = json.dumps(value if isinstance(value[0], Mapping) else dict(value))
             elif value != "":
                 found[env] = str(value).lower() if isinstance(value, bool) else str(value)
     if settings.policies:
@@ -343,6 +351,11 @@ def _parse(value: Any, kind: Any, where: str) -> Any:
         if not isinstance(table, dict) or not all(isinstance(one, str) for one in table.values()):
             raise ConfigurationError(f"{where} must be a table of texts")
         return tuple(table.items())
+    if kind == Tables:
+        tables = _json(value, where) if isinstance(value, str) else value
+        if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+            raise ConfigurationError(f"{where} must be a list of tables")
+        return tuple(tables)
     try:
         if kind is bool:
             if isinstance(value, bool):
@@ -372,12 +385,12 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ConfigurationError(f"{where} must be a JSON object") from error
+        raise ConfigurationError(f"{where} must be JSON") from error
 
 
-def _toml(value: Any) -> str:
+def _toml(value: Any, kind: Any) -> str:
     if value == ():
-        return "{}"
+        return "[]" if kind == Tables else "{}"
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Try de-identification without storing anything; judge what others have de-identified.", no_args_is_help=True
 )
-Policy = Annotated[str, typer.Option(help="Policy to follow; empty: that of the settings.")]
+Policy = Annotated[str, typer.Option(help="Policy to follow; empty: what the settings choose (deid.rules, deid.policy).")]
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files or folders; folders are searched.", exists=True)]
 LINE_COLUMNS = {"where": "Element", "keyword": "Name", "vr": "VR", "fate": "Becomes", "action": "Action", "why": "Because"}
 
@@ -129,8 +129,8 @@ def _deidentifier(policy: str) -> "Deidentifier":
     except ConfigurationError:
         key = secrets.token_bytes(32)
         err.print("no identity key here: pseudonyms shown are not those of an archive", highlight=False)
-    found = Deidentifier(settings.deid.policy, key, policies=with_own(dict(settings.policies)))
-    return found.under(policy or settings.deid.policy)
+    found = Deidentifier(settings.deid.policy, key, policies=with_own(dict(settings.policies)), rules=settings.deid.rules)
+    return found.under(policy) if policy else found
 
 
 def _received(path: Path) -> Any:

@@ -8,15 +8,16 @@ are in `policy.py`, the engine in `walk.py`.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from typing import Any
 
 from pacs.deid import graphics, markers, people, risk, streams, walk
 from pacs.deid.actions import Subject
 from pacs.deid.attest import attest
 from pacs.deid.candidates import Verdict, may_carry_a_face, needs_defacing
+from pacs.deid.choice import Choice
 from pacs.deid.policy import BASIC_PROFILE, METHODS, POLICIES, Policy, Rules, digest
 from pacs.deid.pseudonym import Pseudonyms
 from pacs.deid.residue import Needles, search
@@ -54,17 +55,14 @@ class Deidentifier:
 
     Parameters
     ----------
-    policy : str
-        A name in `policies`: what holds where `by_source` says nothing.
+    policy, by_source, rules
+        Which policy is for what; see `pacs.deid.choice.Choice`.
     identity_key : bytes
         The secret that pseudonyms and date shifts hang on; another key makes unrelated ones.
     site : str
         Divides one key among several archives.
     policies : mapping of str to Policy
         What there is to choose from; see `pacs.deid.policy.with_own`.
-    by_source : mapping of str to str
-        Which policy is for whom: a calling AE title or whatever `Received.source` says, with * and ? as in file names, or a
-        door ("storage-scu", "stow", "import"). A source goes before a pattern, a pattern before a door.
     clinical_trial : mapping of str to str
         Keyword -> value for the Clinical Trial modules; see `pacs.deid.markers.clinical_trial`.
     collect_taken : bool
@@ -79,21 +77,16 @@ class Deidentifier:
         *,
         policies: Mapping[str, Policy] = POLICIES,
         by_source: Mapping[str, str] | None = None,
+        rules: Iterable[Mapping[str, Any]] = (),
         clinical_trial: Mapping[str, str] | None = None,
         collect_taken: bool = False,
     ) -> None:
-        self._by_source = dict(by_source or {})
-        for setting, name in (
-            ("deid.policy", policy),
-            *((f"deid.by_source.{key}", name) for key, name in self._by_source.items()),
-        ):
-            if name not in policies:
-                raise ConfigurationError(f"{setting} must be one of {', '.join(sorted(policies))}")
         self.policies = policies
-        self.policy = policies[policy]
+        self._choice = Choice(policies, policy, by_source, rules)
+        self.policy = self._choice.default
         self.policy_digest = digest(self.policy)
         self._trial = markers.clinical_trial(clinical_trial or {})
-        self._keeps_uids = any("retain_uids" in policies[name].options for name in (policy, *self._by_source.values()))
+        self._keeps_uids = any("retain_uids" in one.options for one in self._choice.possible)
         self._pseudonyms = Pseudonyms(identity_key + site.encode())
         self._collect_taken = collect_taken
         self._rules: dict[tuple[str, str], Rules] = {}
@@ -120,7 +113,7 @@ class Deidentifier:
         by_tag = {one.tag: one for one in elements}
         if 0x00041220 in by_tag:
             raise SOPClassNotSupported("a media directory is not an instance; send the files that it names")
-        policy = self.policy_for(received)
+        policy = self._choice.of(received, elements)
         sop_class_uid, uids, may_show_text = self._checked(received, by_tag, policy)
         patient = self._patient(policy, by_tag, uids["Study Instance UID (0020,000D)"])
         memory, needles = self._memory(policy, patient, elements, by_tag, sop_class_uid)
@@ -166,7 +159,8 @@ class Deidentifier:
         if policy not in self.policies:
             raise ConfigurationError(f"there is no policy of this name; there are {', '.join(sorted(self.policies))}")
         other = copy(self)
-        other.policy, other._by_source = self.policies[policy], {}
+        other._choice = Choice(self.policies, policy)
+        other.policy = other._choice.default
         other.policy_digest = digest(other.policy)
         other._rules, other._patients, other._lock = {}, OrderedDict(), threading.Lock()
         return other
@@ -175,7 +169,7 @@ class Deidentifier:
         """Return the elements before and after their treatment, and its rules; nothing is refused or added, for `explain`."""
         elements = read(received.data_set, received.transfer_syntax_uid)
         by_tag = {one.tag: one for one in elements}
-        policy = self.policy_for(received)
+        policy = self._choice.of(received, elements)
         patient = self._patient(policy, by_tag, _text(by_tag, _STUDY))
         memory, _ = self._memory(policy, patient, elements, by_tag, _text(by_tag, _SOP_CLASS))
         return elements, walk.deidentify(elements, memory).kept, memory.rules
@@ -185,13 +179,12 @@ class Deidentifier:
         return attest(received, self.policy.name, foreign_uids=self._keeps_uids)
 
     def policy_for(self, received: Received) -> Policy:
-        """Return the policy for what came from this source through this door."""
-        if not self._by_source:
-            return self.policy
-        name = self._by_source.get(received.source)
-        if name is None:
-            name = next((name for key, name in self._by_source.items() if fnmatchcase(received.source, key)), None)
-        return self.policies[name or self._by_source.get(received.origin.value, self.policy.name)]
+        """Return the policy for an object; of one that cannot be read, what would hold without a look into it."""
+        try:
+            elements = read(received.data_set, received.transfer_syntax_uid)
+        except NotUnderstood:
+            elements = []
+        return self._choice.of(received, elements)
 
     def pseudonymous_uid(self, uid: str) -> str:
         """Return the UID by which this archive knows the instance, series or study `uid`."""

@@ -1,20 +1,17 @@
 """Rules: which processor runs on what, and when. TOML in, validated values out; matching is pure.
 
-`where` compares attributes of a series or study (keyword -> value, several values joined by a backslash) case-insensitively.
-Every attribute named must match; `mismatch` says which did not and why, so that people can ask "why did it not run".
+`where` speaks the language of `pacs.dicom.conditions`, of the attributes of a series or study.
 """
 
-import fnmatch
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydicom.datadict import tag_for_keyword
-
+from pacs.dicom.conditions import check
 from pacs.model.errors import ConfigurationError
 from pacs.processing.api import ParameterError, Spec
 
@@ -22,7 +19,6 @@ DEFAULT_RULES = files("pacs.processing").joinpath("rules.toml").read_text(encodi
 """The rules that a new home begins with."""
 
 TRIGGERS = ("series", "study", "manual")
-_COMPARISON = re.compile(r"(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,57 +72,6 @@ def parse_rules(text: str, registry: Mapping[str, Spec], *, source: str = "rules
     return tuple(rules)
 
 
-def matches(where: Mapping[str, Any], attributes: Mapping[str, str]) -> bool:
-    """Whether every condition holds."""
-    return mismatch(where, attributes) is None
-
-
-def mismatch(where: Mapping[str, Any], attributes: Mapping[str, str]) -> str | None:
-    """Return the first condition that does not hold, as "Keyword: condition", or None where all do."""
-    for keyword, condition in where.items():
-        values = [one.strip() for one in attributes.get(keyword, "").split("\\")]
-        present = [one for one in values if one]
-        if not _holds(condition, present):
-            return f"{keyword}: {condition}"
-    return None
-
-
-def _holds(condition: Any, values: Sequence[str]) -> bool:
-    if isinstance(condition, Mapping):
-        every = all(_holds(one, values) for one in condition.get("all", ()))
-        some = "any" not in condition or any(_holds(one, values) for one in condition["any"])
-        none = not any(_holds(one, values) for one in condition.get("none", ()))
-        return every and some and none
-    if isinstance(condition, list | tuple):
-        # "!" in a list takes away: ["CT", "!LOCALIZER"] is any of the plain ones and none of the negated ones.
-        negated = [one for one in condition if isinstance(one, str) and one.startswith("!")]
-        plain = [one for one in condition if one not in negated]
-        return all(_holds(one, values) for one in negated) and (not plain or any(_holds(one, values) for one in plain))
-    text = str(condition)
-    if text.startswith("!"):
-        return not _holds(text[1:], values)
-    comparison = _COMPARISON.match(text)
-    if comparison:
-        sign, bound = comparison[1], float(comparison[2])
-        return any(_compare(value, sign, bound) for value in values)
-    if text == "":
-        return not values
-    return any(fnmatch.fnmatchcase(value.casefold(), _literal(text.casefold())) for value in values)
-
-
-def _literal(pattern: str) -> str:
-    # "*" and "?" are wildcards as in PS3.4 C.2.2.2.4; a bracket is an ordinary character there.
-    return pattern.replace("[", "[[]")
-
-
-def _compare(value: str, sign: str, bound: float) -> bool:
-    try:
-        number = float(value)
-    except ValueError:
-        return False
-    return {"<=": number <= bound, ">=": number >= bound, "<": number < bound, ">": number > bound}[sign]
-
-
 def _rule(table: Any, registry: Mapping[str, Spec]) -> Rule:
     if not isinstance(table, dict):
         raise ValueError("must be a table")
@@ -143,29 +88,11 @@ def _rule(table: Any, registry: Mapping[str, Spec]) -> Rule:
     if not isinstance(where, dict):
         raise ValueError("where must be a table of attributes")
     for keyword, condition in where.items():
-        check_condition(keyword, condition)
+        check(keyword, condition)
     run = table.get("run", [])
     if not isinstance(run, list) or not run:
         raise ValueError('run must be a list such as [{ use = "ct-lungs" }]')
     return Rule(name, on, where, tuple(_use(one, on, registry) for one in run))
-
-
-def check_condition(keyword: str, condition: Any) -> None:
-    """Raise `ValueError` where a condition of `where` is not one."""
-    if tag_for_keyword(keyword) is None:
-        raise ValueError(f"where.{keyword} is not the keyword of a DICOM attribute (PS3.6)")
-    if isinstance(condition, dict):
-        unknown = condition.keys() - {"all", "any", "none"}
-        if unknown or not condition or not all(isinstance(one, list) for one in condition.values()):
-            raise ValueError(f"where.{keyword} may be a table of the lists all, any and none")
-        parts = [part for one in condition.values() for part in one]
-    else:
-        parts = list(condition) if isinstance(condition, list) else [condition]
-    for part in parts:
-        if isinstance(part, bool) or not isinstance(part, str | int | float):
-            raise ValueError(f"where.{keyword} must be a text, a number or a list of them")
-        if isinstance(part, str) and part[:1] in ("<", ">") and not _COMPARISON.match(part):
-            raise ValueError(f"where.{keyword}: a comparison is <=, >=, < or > and a number")
 
 
 def _use(table: Any, on: str, registry: Mapping[str, Spec]) -> Use:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pacs.dicom.conditions import matches
 from pacs.index.database import Index
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, NotFound, Unavailable
@@ -95,7 +96,7 @@ class Scheduler:
         planned: dict[str, NewJob] = {}
         level = "series" if settled.series_instance_uid else "study"
         for rule in self.rules:
-            if rule.on != level or not rules_file.matches(rule.where, settled.attributes):
+            if rule.on != level or not matches(rule.where, settled.attributes):
                 continue
             for use in rule.run:
                 spec = self._registry[use.processor]
@@ -108,7 +109,7 @@ class Scheduler:
 
     def _inputs(self, spec: Spec, settled: SettledSeries) -> tuple[str, ...]:
         if settled.series_instance_uid:
-            fits = rules_file.matches(spec.when, settled.attributes)
+            fits = matches(spec.when, settled.attributes)
             return (settled.series_instance_uid,) if fits else ()
         return study_inputs(self._index, spec, settled.study_instance_uid)
 
@@ -159,7 +160,7 @@ def study_inputs(index: Index, spec: Spec, study_instance_uid: str) -> tuple[str
     chosen = []
     for uid, instances in series.items():
         attributes = {**instances[len(instances) // 2], "NumberOfSeriesRelatedInstances": str(len(instances))}
-        if uid not in made_here and rules_file.matches(spec.when, attributes):
+        if uid not in made_here and matches(spec.when, attributes):
             chosen.append(uid)
     return tuple(sorted(chosen))
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from pacs.dicom.conditions import matches, mismatch
 from pacs.model.errors import ConfigurationError
 from pacs.processing.registry import discover
-from pacs.processing.rules import DEFAULT_RULES, matches, mismatch, parse_rules
+from pacs.processing.rules import DEFAULT_RULES, parse_rules
 
 ATTRIBUTES = {
     "Modality": "CT",
