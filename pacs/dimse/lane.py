@@ -68,6 +68,8 @@ class LaneDimse(DIMSEServiceProvider):
         self._context_id = 0
         self._data = bytearray()
         self._too_large = False
+        self.answered: Callable[[bytes], None] | None = None
+        """Is told each command set that goes out, to count the statuses of our answers."""
 
     def take(self, body: bytearray) -> None:
         """Take the PDVs of one P-DATA-TF (PS3.8 9.3.5.1, E.2). Raises `NotUnderstood`, which aborts the association."""
@@ -146,6 +148,8 @@ class LaneDimse(DIMSEServiceProvider):
 
     def send(self, context_id: int, command: bytes, data_set: Sequence[Buffer] = ()) -> None:
         """Send a message; on return the operating system has it. Raises `AssociationLost`."""
+        if self.answered is not None:
+            self.answered(command)
         peer = self.assoc.requestor if self.assoc.is_acceptor else self.assoc.acceptor
         # Maximum length 0 means no limit (PS3.8 D.1). A fragment's length is even (PS3.8 E.2), its headers take 6 bytes.
         room = max(2, ((peer.maximum_length or 131072) - 6) & ~1)

@@ -148,7 +148,7 @@ def _retrieve(
     destination_known: bool = True,
     sees_originals: bool = False,
 ) -> None:
-    response = _Responses(association, message)
+    response = _Responses(archive, association, message)
     tally = _Tally(0)
     try:
         instances = _instances(archive, association, message, classes, allowed, destination_known, sees_originals)
@@ -237,7 +237,8 @@ def _attempt(way: _Sender, stored: Stored, ahead: Ahead, pace: "_Pace") -> int |
 class _Responses:
     """Pending and final responses of one retrieval (PS3.7 9.3.3.2, 9.3.4.2)."""
 
-    def __init__(self, association: LaneAssociation, message: Message) -> None:
+    def __init__(self, archive: Archive, association: LaneAssociation, message: Message) -> None:
+        self._archive = archive
         self._association = association
         self._message = message
         self._command = Command.C_GET_RSP if message.command_field == Command.C_GET_RQ else Command.C_MOVE_RSP
@@ -261,7 +262,20 @@ class _Responses:
         log.info(
             "retrieve_answered", operation=operation, status=f"{code:04X}", sub_operations=tally.completed, failed=tally.failed
         )
+        self._note(operation, code, tally)
         self._send(code, counters, body)
+
+    def _note(self, operation: str, code: int, tally: _Tally) -> None:
+        """Write into the audit who retrieved how much, and to where."""
+        caller = self._association.requestor.ae_title.strip().replace("\0", "")
+        receiver = self._message.text(messages.MOVE_DESTINATION).replace("\0", "") or caller
+        counts = {"completed": tally.completed, "failed": tally.failed, "warning": tally.warning}
+        try:
+            self._archive.index.note(
+                "retrieve_answered", operation=operation, caller=caller, receiver=receiver, status=f"{code:04X}", **counts
+            )
+        except ArchiveError as error:
+            log.exception("retrieval_not_noted", error)
 
     def _send(self, code: int, counters: dict[int, int | str], body: bytes) -> None:
         values = {

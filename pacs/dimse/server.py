@@ -24,6 +24,7 @@ from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_N
 from pacs.dimse import commitment, contexts, entrance, messages, query, retrieve, status, storage, tls
 from pacs.dimse.lane import Budget, LaneAssociation
 from pacs.dimse.messages import Command, Message
+from pacs.dimse.tally import Tally
 from pacs.dimse.tls import TlsConnection
 from pacs.dimse.upper_layer import LaneSocket
 from pacs.logs import bind, get_logger
@@ -261,6 +262,8 @@ class _Service:
         self._originals = self._warn = False
         self._stored = 0
         self._ended = False
+        self._tally = Tally(archive.index.tallies)
+        association.dimse.answered = self._tally.answered
 
     def serve(self, association: LaneAssociation, message: Message) -> None:
         """Answer one request."""
@@ -296,6 +299,8 @@ class _Service:
         self._ended = True
         evidence = "association released" if association.is_released else "association ended"
         log.info("association_closed", evidence=evidence, instances=self._stored)
+        requestor = association.requestor
+        self._tally.close(requestor.ae_title.strip(), requestor.address_info.address if requestor.address_info else "")
         if self._stored:
             try:
                 self._archive.index.end_association(association.association_id, evidence)

@@ -19,6 +19,7 @@ from pacs.index.connections import Connections
 from pacs.index.jobs import Jobs
 from pacs.index.peers import Peers
 from pacs.index.quarantine import QuarantineRows
+from pacs.index.tallies import Tallies
 from pacs.index.upkeep import Upkeep
 from pacs.model.event import Event
 from pacs.model.instance import Arrival, Cleaned, IndexEntry, Location, Stored
@@ -48,6 +49,7 @@ class Index:
         self.peers = Peers(connections)
         self.commitments = Commitments(connections)
         self.quarantine = QuarantineRows(connections)
+        self.tallies = Tallies(connections)
         self.access = Access(connections)
         self.upkeep = Upkeep(connections)
 

@@ -216,6 +216,17 @@ peer = sa.Table(
     # pseudonym | original: what it gets to see.
     _key("identity"),
     _key("options"),
+    # Where it takes STOW-RS requests, for a peer that is sent to over the web.
+    _key("url"),
+)
+
+# How often a service answered with a status, since the home was made.
+tally = sa.Table(
+    "tally",
+    metadata,
+    sa.Column("service", Key, primary_key=True),
+    sa.Column("status", Key, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
 )
 
 commitment = sa.Table(

@@ -26,7 +26,7 @@ from pacs import logs
 from pacs.archive import Archive
 from pacs.model.errors import ArchiveError, ConfigurationError, Unavailable
 from pacs.settings import Settings
-from pacs.web import auth, health, pages, qido, rendered, stow, wado
+from pacs.web import auth, health, metrics, pages, qido, rendered, stow, wado
 from pacs.web.door import Door
 from pacs.web.pages import care
 from pacs.web.status import http_status
@@ -55,6 +55,7 @@ def create_app(archive: Archive) -> Starlette:
     routes: list[BaseRoute] = [
         Route("/livez", health.livez),
         Route("/readyz", health.readyz),
+        Route("/metrics", auth.for_dicomweb(metrics.metrics)),
         Route("/sign-in", pages.sign_in),
         Route("/sign-in/{secret}", auth.sign_in),
         Route("/sign-out", auth.sign_out, methods=["POST"]),

@@ -578,7 +578,7 @@ def test_m14_more_than_65535_instances_are_refused_not_wrapped(filled: Door) -> 
     index = filled.archive.index
 
     class Full:
-        peers = index.peers
+        peers, tallies, note = index.peers, index.tallies, index.note
 
         def locate(self, **_: Any) -> list[Stored]:
             return many
