@@ -1,9 +1,10 @@
-"""What really has two implementations, and no more: object store, key provider, queue, clock."""
+"""What really has two implementations, and no more: object store, bucket, key provider, queue, clock."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from pacs.model.instance import Location, Sealed
+from pacs.model.instance import Buffer, Location, Sealed
 from pacs.model.upkeep import Piece, Segment
 
 
@@ -19,14 +20,20 @@ class ObjectStore(Protocol):
     def delete(self, location: Location) -> None:
         """Give the record's bytes up; deleting twice is harmless."""
 
-    def containers(self) -> list[str]:
-        """Return every segment (or bucket prefix) that holds records, in a stable order."""
+    def containers(self, *, local: bool = False) -> list[str]:
+        """Return every segment, in a stable order; with `local`, those only in which records may lie that have no row yet."""
 
     def records(self, container: str, from_offset: int = 0) -> Iterator[tuple[Location, bytes]]:
         """Walk the complete records of a container from `from_offset` on; stops where a torn or empty tail begins."""
 
     def copy(self, locations: Sequence[Location]) -> list[Location]:
         """Write copies of records, durable on return. Raises `IntegrityError` if one is not whole; then nothing is written."""
+
+    def bring(self, records: Sequence[Buffer]) -> list[Location]:
+        """Write records that come from another copy, durable on return. Raises `IntegrityError` if one is not whole."""
+
+    def mend(self, location: Location, record: Buffer) -> None:
+        """Write a record over its damaged self. Raises `NotFound` where there is nothing to write to."""
 
     def segments(self) -> list[Segment]:
         """Return what there is to say of each container without reading it."""
@@ -42,6 +49,31 @@ class ObjectStore(Protocol):
 
     def close(self) -> None:
         """Release files; what was put stays."""
+
+
+class Bucket(Protocol):
+    """Keeps named objects outside the home, whole and for good; `tests/contracts/` holds every adapter to this.
+
+    Every method raises `Unavailable` while the other side does not answer or does not let us in.
+    """
+
+    def create(self, name: str, content: bytes | Path) -> None:
+        """Keep an object, or a file's content, durable on return. Raises `FileExistsError` where there is one of that name."""
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Keep a small object, in the place of the one of that name if there is one; readers see the one or the other."""
+
+    def read(self, name: str, span: tuple[int, int] | None = None) -> bytes:
+        """Return an object, or `span` = (offset, length) of it; less where it ends before. Raises `NotFound`."""
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """Yield an object's content, piece by piece. Raises `NotFound`."""
+
+    def list(self, prefix: str = "") -> dict[str, int]:
+        """Return name and size of every object below the folder `prefix`."""
+
+    def delete(self, name: str) -> None:
+        """Remove an object; deleting twice is harmless."""
 
 
 class KeyProvider(Protocol):

@@ -1,4 +1,4 @@
-"""Real servers for tests: PostgreSQL and Valkey out of wheels, on unix sockets in temporary folders.
+"""Real servers for tests: PostgreSQL and Valkey out of wheels, on unix sockets in temporary folders; S3 (moto) on loopback.
 
 Each server is started once per test process, at first use, and dies with it even on kill -9: a small parent holds the read end
 of a pipe whose write end only the test process has. Root runs them as `nobody` (PostgreSQL refuses root), from a copy of the
@@ -11,6 +11,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,9 @@ except subprocess.TimeoutExpired:
     child.kill()
 shutil.rmtree(folder, ignore_errors=True)
 """
+
+
+_BUCKET = "records"
 
 
 class Unobtainable(Exception):
@@ -85,6 +90,51 @@ def valkey() -> str:
     _start(folder, [binary, *options, "--dir", folder], as_nobody=False)
     _wait(socket.exists, folder, "Valkey")
     return str(socket)
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3 server with one bucket; `environment` is what a client needs to find it and be let in."""
+
+    port: int
+    environment: dict[str, str]
+
+    def new_prefix(self) -> str:
+        """Return the URL of a prefix that is empty."""
+        return f"s3://{_BUCKET}/{uuid.uuid4().hex}"
+
+
+@cache
+def s3_server() -> S3:
+    """Start an S3 server on loopback, once; its objects are in its memory. Raises `Unobtainable`."""
+    if importlib.util.find_spec("moto") is None:
+        raise Unobtainable("moto is not installed")
+    import boto3
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    folder = _folder("s3-")
+    _start(folder, [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], as_nobody=False)
+    _wait(lambda: _answers(port), folder, "the S3 server")
+    server = S3(
+        port,
+        {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "key-of-the-tests",
+            "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
+        },
+    )
+    boto3.client(
+        "s3",
+        endpoint_url=server.environment["AWS_ENDPOINT_URL"],
+        region_name="us-east-1",
+        aws_access_key_id=server.environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=server.environment["AWS_SECRET_ACCESS_KEY"],
+    ).create_bucket(Bucket=_BUCKET)
+    return server
 
 
 def new_postgres_database() -> str:
@@ -135,6 +185,13 @@ def valkey_url() -> str:
     """A Celery broker URL of this test process's own Valkey."""
     with _or_skip():
         return f"redis+socket://{valkey()}"
+
+
+@pytest.fixture
+def s3() -> S3:
+    """This test process's own S3 server."""
+    with _or_skip():
+        return s3_server()
 
 
 @contextmanager
@@ -213,6 +270,14 @@ def _start(folder: Path, command: list[Any], *, as_nobody: bool = True) -> None:
         parent.wait(20)
 
     atexit.register(stop)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 0.2).close()
+    except OSError:
+        return False
+    return True
 
 
 def _succeeds(command: list[Any], **options: Any) -> bool:

@@ -27,6 +27,7 @@ LIBRARIES = {
     "highdicom": {"processing"},
     "SimpleITK": {"processing"},
     "imagecodecs": {"codec"},
+    "obstore": {"store"},
 }
 EXAMINERS = {"cli.doctor"}
 """May name any library: it asks whether each is there and works."""

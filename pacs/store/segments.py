@@ -12,10 +12,11 @@ import fcntl
 import os
 import re
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, IntegrityError, NotFound, OutOfResources, Unavailable
@@ -41,7 +42,15 @@ _PUNCH_HOLE_KEEP_SIZE = 3
 class SegmentStore:
     """Segment files in a folder. Reads see every writer's segments; the own segment is opened with the first put."""
 
-    def __init__(self, path: Path, *, writer: str, segment_bytes: int, floor_bytes: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        writer: str,
+        segment_bytes: int,
+        floor_bytes: int,
+        last_number: Callable[[str], int] = lambda writer: 0,
+    ) -> None:
         """Use the folder `path`.
 
         Parameters
@@ -52,6 +61,8 @@ class SegmentStore:
             A segment that has this size is followed by a new one; a larger record has a segment to itself.
         floor_bytes : int
             Free disk below which nothing is taken in; at most a twentieth of the disk.
+        last_number : callable
+            Says which number of a writer's segments was the last to be kept elsewhere; such a number is not given again.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,48}", writer):
             raise ConfigurationError("a writer's name must be 1 to 48 letters, digits, hyphens or underscores")
@@ -63,6 +74,7 @@ class SegmentStore:
         self._name = writer
         self._segment_bytes = segment_bytes
         self._floor_bytes = floor_bytes
+        self._number_elsewhere = last_number
         self._lock = threading.Lock()
         self._tail: _Tail | None = None
         self._lock_descriptor = -1
@@ -78,10 +90,21 @@ class SegmentStore:
 
         Raises `NotFound` or `IntegrityError` if one is not there or not whole; then nothing is written.
         """
-        records = [self.get(location) for location in locations]
+        return self.bring([self.get(location) for location in locations])
+
+    def bring(self, records: Sequence[Buffer]) -> list[Location]:
+        """Write records that come from another copy, durable on return. Raises `IntegrityError` if one is not whole."""
         if not all(layout.is_complete(record) for record in records):
             raise IntegrityError("a record is damaged, so it is not copied")
         return self._append([((record,), len(record)) for record in records])
+
+    def mend(self, location: Location, record: Buffer) -> None:
+        """Write a record over its damaged self. Raises `NotFound` without its segment, `IntegrityError` if it is not whole."""
+        if len(record) != location.size_bytes or not layout.is_complete(record):
+            raise IntegrityError("a record is damaged, so it is not put in place")
+        with self._readers.file(location.container, writing=True) as descriptor:
+            _write(descriptor, record, location.offset)
+            os.fdatasync(descriptor)
 
     def _append(self, group: Sequence[tuple[tuple[Buffer, ...], int]]) -> list[Location]:
         with self._lock:
@@ -144,37 +167,19 @@ class SegmentStore:
         except NotFound:
             return
 
-    def containers(self) -> list[str]:
+    def containers(self, *, local: bool = False) -> list[str]:
         """Return the names of all segments, each writer's in the order in which they were written."""
         return sorted(entry.name for entry in self._path.glob("*.seg") if _NAME.fullmatch(entry.name))
 
     def records(self, container: str, from_offset: int = 0) -> Iterator[tuple[Location, bytes]]:
         """Walk the complete records of a segment from `from_offset`, the end of a record or 0; those given up are left out."""
         with self._readers.file(container) as descriptor:
-            for location, head in _walk(descriptor, container, from_offset):
-                if head.state == layout.LIVE:
-                    yield location, _read(descriptor, location.size_bytes, location.offset)
+            yield from live_records(descriptor, container, from_offset)
 
     def survey(self, container: str) -> Iterator[Piece]:
         """Name every stretch of a segment that is not zero: records, those given up, and damage. Raises `NotFound`."""
         with self._readers.file(container) as descriptor:
-            if _read(descriptor, ALIGNMENT, 0) != HEADER:
-                yield Piece(DAMAGE, Location(container, 0, ALIGNMENT))
-            offset, size = ALIGNMENT, os.fstat(descriptor).st_size
-            while offset < size:
-                head = _complete_at(descriptor, offset, size)
-                if head is None:
-                    following = _next_magic(descriptor, offset + ALIGNMENT, size)
-                    yield from _damage(descriptor, container, offset, following)
-                    offset = following
-                    continue
-                location = Location(container, offset, head.length)
-                if head.state == layout.LIVE:
-                    yield Piece(RECORD, location, _read(descriptor, head.length, offset))
-                else:
-                    yield Piece(GIVEN_UP, location)
-                offset = _aligned(offset + head.length)
-                yield from _damage(descriptor, container, location.offset + head.length, min(offset, size))
+            yield from survey(descriptor, container)
 
     def segments(self) -> list[Segment]:
         """Return what there is to say of each segment without reading it."""
@@ -208,6 +213,56 @@ class SegmentStore:
             sync_folder(self._path)
             self._readers.forget(container)
 
+    # --- for whoever keeps closed segments elsewhere --------------------------------------------------------------------
+
+    def path(self, container: str) -> Path:
+        """Return where a segment lies, or would lie. Raises `NotFound` for what is no segment's name."""
+        if not _NAME.fullmatch(container):
+            raise NotFound(f"there is no segment {container!r}")
+        return self._path / container
+
+    def holds(self, container: str) -> bool:
+        """Tell whether a segment is here."""
+        return _NAME.fullmatch(container) is not None and (self._path / container).exists()
+
+    def turn_over(self, older_than_s: float) -> None:
+        """Begin a new segment where the own one has held records for so long; the own one is closed then."""
+        with self._lock:
+            tail = self._tail
+            if tail is None or tail.end == ALIGNMENT or time.monotonic() - tail.begun_at < older_than_s:
+                return
+            following = _Tail.create(self._path, self._writer, tail.number + 1)
+            self._tail = following
+            tail.cut()
+            tail.close()
+
+    def turn_over_idle(self, older_than_s: float) -> None:
+        """Do the same for writers that are no more: their names are free."""
+        for segment in self.segments():
+            match = _NAME.fullmatch(segment.container)
+            empty = segment.size_bytes <= ALIGNMENT
+            if match is None or not segment.newest or empty or time.time() - segment.changed_at < older_than_s:
+                continue
+            descriptor = os.open(self._path / f"{match['writer']}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever died in the middle of a group left a torn tail and zeros: both are cut off, as its next start would.
+                tail = _Tail.reopen(self._path, match["writer"], int(match["number"]))
+                try:
+                    tail.cut()
+                    if tail.end > ALIGNMENT:
+                        _Tail.create(self._path, match["writer"], tail.number + 1).close()
+                finally:
+                    tail.close()
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(descriptor)
+
+    def let_go(self) -> None:
+        """Close files that somebody has removed, so that their room is free."""
+        self._readers.forget_removed()
+
     def close(self) -> None:
         """Release files; what was put stays, and the zeros ahead of it are cut off."""
         with self._lock:
@@ -236,8 +291,11 @@ class SegmentStore:
         if self._tail is None:
             if self._lock_descriptor < 0:
                 self._claim_name()
-            number = self._last_number()
-            self._tail = _Tail.reopen(self._path, self._writer, number) if number else _Tail.create(self._path, self._writer, 1)
+            number, elsewhere = self._last_number(), self._number_elsewhere(self._writer)
+            if number > elsewhere:
+                self._tail = _Tail.reopen(self._path, self._writer, number)
+            else:
+                self._tail = _Tail.create(self._path, self._writer, elsewhere + 1)
         tail = self._tail
         if tail.end > ALIGNMENT and tail.end + size_bytes > self._segment_bytes:
             self._tail = None
@@ -288,6 +346,7 @@ class _Tail:
         self.descriptor = descriptor
         self.end = end
         self.filled = filled
+        self.begun_at = time.monotonic()
 
     @classmethod
     def create(cls, folder: Path, writer: str, number: int) -> "_Tail":
@@ -328,6 +387,8 @@ class _Tail:
 
     def append(self, record: Sequence[Buffer], size_bytes: int, free_bytes: int) -> Location:
         """Write one record behind the last; not durable yet."""
+        if self.end == ALIGNMENT:
+            self.begun_at = time.monotonic()
         location = Location(self.container, self.end, size_bytes)
         needed = _aligned(self.end + size_bytes)
         if needed > self.filled:
@@ -400,6 +461,13 @@ class _Readers:
             if file is not None:
                 file.retire()
 
+    def forget_removed(self) -> None:
+        """Close those that have no name any more."""
+        with self._lock:
+            removed = [name for name, file in self._open.items() if file.is_removed()]
+        for name in removed:
+            self.forget(name)
+
     def close(self) -> None:
         """Close every file as soon as nobody reads it."""
         with self._lock:
@@ -444,44 +512,89 @@ class _File:
             self._retired = True
             self._close_if_done()
 
+    def is_removed(self) -> bool:
+        """Tell whether the file has no name any more."""
+        with self._lock:
+            return self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0
+
     def _close_if_done(self) -> None:
         if self._retired and self._users <= 0 and self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
-def _walk(descriptor: int, container: str, from_offset: int) -> Iterator[tuple[Location, layout.Head]]:
+class Placed(Protocol):
+    """Bytes that can be read at any place, as `os.pread` does: at most `length` of them, fewer at the end."""
+
+    size_bytes: int
+
+    def pread(self, length: int, offset: int) -> bytes: ...
+
+
+Source = int | Placed
+"""A segment being walked: an open file, or one that lies elsewhere."""
+
+
+def survey(source: Source, container: str) -> Iterator[Piece]:
+    """Name every stretch of a segment that is not zero: records, those given up, and damage."""
+    if _read(source, ALIGNMENT, 0) != HEADER:
+        yield Piece(DAMAGE, Location(container, 0, ALIGNMENT))
+    offset, size = ALIGNMENT, _size(source)
+    while offset < size:
+        head = _complete_at(source, offset, size)
+        if head is None:
+            following = _next_magic(source, offset + ALIGNMENT, size)
+            yield from _damage(source, container, offset, following)
+            offset = following
+            continue
+        location = Location(container, offset, head.length)
+        if head.state == layout.LIVE:
+            yield Piece(RECORD, location, _read(source, head.length, offset))
+        else:
+            yield Piece(GIVEN_UP, location)
+        offset = _aligned(offset + head.length)
+        yield from _damage(source, container, location.offset + head.length, min(offset, size))
+
+
+def live_records(source: Source, container: str, from_offset: int = 0) -> Iterator[tuple[Location, bytes]]:
+    """Yield the complete records of a segment that were not given up."""
+    for location, head in _walk(source, container, from_offset):
+        if head.state == layout.LIVE:
+            yield location, _read(source, location.size_bytes, location.offset)
+
+
+def _walk(source: Source, container: str, from_offset: int) -> Iterator[tuple[Location, layout.Head]]:
     """Find complete records, also behind a torn or damaged one."""
     offset = max(ALIGNMENT, _aligned(from_offset))
-    size = os.fstat(descriptor).st_size
+    size = _size(source)
     while offset < size:
-        head = _complete_at(descriptor, offset, size)
+        head = _complete_at(source, offset, size)
         if head is None:
-            offset = _next_magic(descriptor, offset + ALIGNMENT, size)
+            offset = _next_magic(source, offset + ALIGNMENT, size)
             continue
         yield Location(container, offset, head.length), head
         offset = _aligned(offset + head.length)
 
 
-def _complete_at(descriptor: int, offset: int, size: int) -> layout.Head | None:
-    start = os.pread(descriptor, layout.PREFIX_BYTES, offset)
+def _complete_at(source: Source, offset: int, size: int) -> layout.Head | None:
+    start = _pread(source, layout.PREFIX_BYTES, offset)
     head_bytes = layout.head_bytes(start)
     if not head_bytes or offset + head_bytes > size:
         return None
     try:
-        head = layout.parse_head(os.pread(descriptor, head_bytes, offset))
+        head = layout.parse_head(_pread(source, head_bytes, offset))
     except IntegrityError:
         return None
     if offset + head.length > size:
         return None
     if head.state == layout.GIVEN_UP:
         return head
-    return head if layout.is_complete(_read(descriptor, head.length, offset)) else None
+    return head if layout.is_complete(_read(source, head.length, offset)) else None
 
 
-def _next_magic(descriptor: int, offset: int, size: int) -> int:
+def _next_magic(source: Source, offset: int, size: int) -> int:
     while offset < size:
-        block = os.pread(descriptor, _SCAN_BYTES, offset)
+        block = _pread(source, _SCAN_BYTES, offset)
         at = block.find(layout.MAGIC)
         while at >= 0 and at % ALIGNMENT:
             at = block.find(layout.MAGIC, at + 1)
@@ -491,10 +604,10 @@ def _next_magic(descriptor: int, offset: int, size: int) -> int:
     return size
 
 
-def _damage(descriptor: int, container: str, begin: int, end: int) -> Iterator[Piece]:
+def _damage(source: Source, container: str, begin: int, end: int) -> Iterator[Piece]:
     """Yield the stretch from `begin` to `end` as damage unless it is zero throughout."""
     for offset in range(begin, end, _SCAN_BYTES):
-        block = os.pread(descriptor, min(_SCAN_BYTES, end - offset), offset)
+        block = _pread(source, min(_SCAN_BYTES, end - offset), offset)
         if block.count(0) != len(block):
             yield Piece(DAMAGE, Location(container, begin, end - begin))
             return
@@ -521,11 +634,19 @@ def _write(descriptor: int, data: Buffer, offset: int) -> int:
     return done
 
 
-def _read(descriptor: int, length: int, offset: int) -> bytes:
-    data = os.pread(descriptor, length, offset)
+def _pread(source: Source, length: int, offset: int) -> bytes:
+    return os.pread(source, length, offset) if isinstance(source, int) else source.pread(length, offset)
+
+
+def _size(source: Source) -> int:
+    return os.fstat(source).st_size if isinstance(source, int) else source.size_bytes
+
+
+def _read(source: Source, length: int, offset: int) -> bytes:
+    data = _pread(source, length, offset)
     while 0 < len(data) < length:
         # Linux reads at most 2 GiB at once.
-        more = os.pread(descriptor, length - len(data), offset + len(data))
+        more = _pread(source, length - len(data), offset + len(data))
         if not more:
             break
         data += more

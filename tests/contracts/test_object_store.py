@@ -1,17 +1,22 @@
 """What every object store promises (`pacs.ports.ObjectStore`); a subclass provides the `store` fixture."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sealing
+from services import S3
 
-from pacs.model.errors import IntegrityError, NotFound
-from pacs.model.instance import Sealed
+from pacs.model.errors import ConfigurationError, IntegrityError, NotFound
+from pacs.model.instance import Buffer, Location, Sealed
 from pacs.ports import ObjectStore
+from pacs.store import sending
+from pacs.store.bucket import open_bucket
 from pacs.store.envelope import Sealer
+from pacs.store.ledger import Ledger
 from pacs.store.segments import SegmentStore
+from pacs.store.tiers import TieredStore
 
 
 @pytest.fixture
@@ -75,6 +80,58 @@ class ObjectStoreContract:
         """Putting nothing gives no locations."""
         assert store.put([]) == []
 
+    def test_a_record_is_found_by_walking(self, store: ObjectStore, sealer: Sealer) -> None:
+        """A walk and a survey see what was put, and no more what was given up; from a place on, only what follows."""
+        first, second, third = store.put([_sealed(sealer, size) for size in (5000, 250, 1000)])
+        store.delete(second)
+
+        walked = {location: record for name in store.containers() for location, record in store.records(name)}
+        pieces = [piece for name in store.containers() for piece in store.survey(name)]
+
+        assert walked == {one: store.get(one) for one in (first, third)}
+        assert [(one.kind, one.location) for one in pieces if one.location.container == second.container] == [
+            ("record", first),
+            ("given up", second),
+            ("record", third),
+        ]
+        after = second.offset + second.size_bytes
+        assert [location for location, _ in store.records(third.container, after)] == [third]
+        assert third.container in {one.container for one in store.segments()}
+        with pytest.raises(NotFound):
+            list(store.survey("nobody-00000001.seg"))
+
+    def test_a_copy_is_the_record(self, store: ObjectStore, sealer: Sealer) -> None:
+        """Copies, and what is brought from elsewhere, are the same bytes at another place; half a record is not taken."""
+        (location,) = store.put([_sealed(sealer)])
+        record = store.get(location)
+
+        (copy,), (brought,) = store.copy([location]), store.bring([record])
+
+        assert len({location, copy, brought}) == 3
+        assert store.get(copy) == store.get(brought) == record
+        with pytest.raises(IntegrityError):
+            store.bring([record[:-1]])
+
+    def test_an_emptied_container_is_dropped(self, store: ObjectStore, sealer: Sealer) -> None:
+        """Nothing of it is found any more; one that may still be written is not dropped."""
+        put = [location for _ in range(40) for location in store.put([_sealed(sealer, 50_000)])]
+        emptied = next(one.container for one in store.segments() if not one.newest)
+        newest = next(one.container for one in store.segments() if one.newest)
+
+        store.retire(emptied)
+        store.drop(emptied)
+        store.drop(emptied)
+
+        assert emptied not in store.containers()
+        for location in put:
+            if location.container == emptied:
+                with pytest.raises(NotFound):
+                    store.get(location)
+            else:
+                assert len(store.get(location)) == location.size_bytes
+        with pytest.raises(ConfigurationError):
+            store.drop(newest)
+
     def test_close_keeps_everything(self, store: ObjectStore, sealer: Sealer) -> None:
         """What was put stays readable after the store was closed and is used again."""
         sealed = _sealed(sealer)
@@ -92,5 +149,43 @@ class TestSegmentStore(ObjectStoreContract):
     def store(self, tmp_path: Path) -> Iterator[SegmentStore]:
         """A segment store in an empty folder."""
         store = SegmentStore(tmp_path / "store", writer="test", segment_bytes=1 << 20, floor_bytes=0)
+        yield store
+        store.close()
+
+
+class Sending(TieredStore):
+    """Sends everything at once and keeps nothing here: every read is a read of the bucket."""
+
+    def put(self, group: Sequence[Sealed]) -> list[Location]:
+        """Write, then send."""
+        return self._sent(super().put(group))
+
+    def bring(self, records: Sequence[Buffer]) -> list[Location]:
+        """Write, then send."""
+        return self._sent(super().bring(records))
+
+    def _sent(self, put: list[Location]) -> list[Location]:
+        self.local.turn_over(0.0)
+        for container in sending.waiting(self):
+            assert sending.send(self, container)
+        sending.make_room(self, keep_bytes=1, free_bytes=0)
+        assert not any(self.local.holds(location.container) for location in put)
+        return put
+
+
+class TestTieredStore(ObjectStoreContract):
+    """Segments in an S3 bucket keep the contract."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[TieredStore]:
+        """A store in an empty folder and an empty prefix."""
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        ledger = Ledger(tmp_path / "store")
+        local = SegmentStore(
+            tmp_path / "store", writer="test", segment_bytes=1 << 20, floor_bytes=0, last_number=ledger.last_number
+        )
+        store = Sending(local, open_bucket(s3.new_prefix(), allow_http=True), ledger, owner="test", turn_over_s=3600)
+        store.begin()
         yield store
         store.close()
