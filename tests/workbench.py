@@ -7,21 +7,10 @@ from typing import Any
 import judges
 from pydicom.dataset import Dataset
 
-from pacs.processing import Run, Series, Spec, Study
+from pacs.processing import Run, Series, Study
 from pacs.processing.derive import Provenance, derive, encode
+from pacs.processing.scoring import spec_of
 from pacs.processing.validate import findings
-
-
-def spec_of(function: Any) -> Spec:
-    """Return what `@processor` made of a function."""
-    found: Spec = function.__processor__
-    return found
-
-
-def outputs(function: Any, datasets: Sequence[Dataset], **given: object) -> list[Any]:
-    """Return what a series processor yields."""
-    spec = spec_of(function)
-    return list(spec.call(Series(datasets), Run(), spec.bind(given)))
 
 
 def results(function: Any, datasets: Sequence[Dataset], **given: object) -> list[Dataset]:

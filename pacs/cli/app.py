@@ -14,6 +14,7 @@ from pacs.cli import (
     peers,
     processors,
     quarantine,
+    score,
     serve,
     settings,
     studies,
@@ -59,6 +60,7 @@ app.command("import", rich_help_panel=USE)(studies.import_files)
 app.command("send", rich_help_panel=USE)(studies.send)
 app.command("jobs", rich_help_panel=USE)(jobs.jobs)
 app.add_typer(processors.app, name="processors", rich_help_panel=USE)
+app.command("score", rich_help_panel=USE)(score.score)
 
 app.add_typer(peers.app, name="peers", rich_help_panel=CARE)
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel=CARE)

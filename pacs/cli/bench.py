@@ -225,10 +225,10 @@ def _template(folder: Path) -> Path:
     from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import write_dataset
 
-    from pacs.cli import phantom
+    from pacs.phantoms import petct
 
-    grid = phantom.Grid((-191.625, -191.625, 0.0), 0.75, 5.0, (1, 512, 512))
-    ds = next(phantom.ct_images(grid))
+    grid = petct.Grid((-191.625, -191.625, 0.0), 0.75, 5.0, (1, 512, 512))
+    ds = next(petct.ct_images(grid))
     ds.StudyInstanceUID, ds.SOPInstanceUID = "8" * UID_LENGTH, "9" * UID_LENGTH
     ds.SeriesInstanceUID = ds.FrameOfReferenceUID = "2.25.77"
     buffer = DicomBytesIO()

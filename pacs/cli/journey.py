@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacs.archive import Archive
-from pacs.cli import phantom
 from pacs.cli.console import err
 from pacs.dimse import scu
 from pacs.model.job import Job, JobState
+from pacs.phantoms import petct
 from pacs.settings import Settings
 
 JOBS_TIMEOUT_S = 300.0
@@ -38,7 +38,7 @@ class Finding:
 def journey(settings: Settings, folder: Path) -> Iterator[Finding]:
     """Send a phantom study to the server of `settings` and yield what holds and what does not; `folder` is scratch."""
     with err.status("Making a phantom PET/CT study …"):
-        files = phantom.write(folder / "modality")
+        files = petct.write(folder / "modality")
     archive_at = (settings.dicom.host, settings.dicom.port, settings.dicom.ae_title)
     sent: dict[str, Dataset] = {one.SOPInstanceUID: one for paths in files.values() for one in map(pydicom.dcmread, paths)}
     with err.status(f"Sending {len(sent)} images by C-STORE …"):
@@ -120,7 +120,7 @@ def _check_derived(back: list[Dataset]) -> Iterator[Finding]:
     distance = min((_hot_spot_distance(series) for series in resampled), default=float("inf"))
     yield Finding(
         "PET lies on the CT",
-        distance <= phantom.PET_GRID.slice_mm,
+        distance <= petct.PET_GRID.slice_mm,
         f"hot spot {distance:.1f} mm from the nodule's centre" if resampled else "no resampled PET",
     )
     reports = [one for one in back if one.Modality == "SR"]
@@ -148,7 +148,7 @@ def _check_disk(home: Path, sent: list[Dataset]) -> Iterator[Finding]:
 
 def _needles(sent: list[Dataset]) -> set[bytes]:
     """Return the byte strings that would give the planted identity away."""
-    words = {part for value in phantom.IDENTITY.values() for part in value.split("^") if len(part) > 3}
+    words = {part for value in petct.IDENTITY.values() for part in value.split("^") if len(part) > 3}
     uids = {str(one.get(keyword)) for one in sent for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
     return {word.encode() for word in words | uids}
 
@@ -156,7 +156,7 @@ def _needles(sent: list[Dataset]) -> set[bytes]:
 def _lung_dice(segmentation: Dataset) -> float:
     """Return the overlap of all segments labelled lung with the phantom's lungs, 0 if the object has none."""
     wanted = {int(item.SegmentNumber) for item in segmentation.SegmentSequence if "lung" in str(item.SegmentLabel).lower()}
-    truth = phantom.lungs(phantom.CT_GRID)
+    truth = petct.lungs(petct.CT_GRID)
     found = np.zeros(truth.shape, bool)
     frames: NDArray[Any] = np.atleast_3d(segmentation.pixel_array)
     for frame, groups in zip(frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
@@ -164,7 +164,7 @@ def _lung_dice(segmentation: Dataset) -> float:
         owner = groups if "SegmentIdentificationSequence" in groups else shared
         if int(owner.SegmentIdentificationSequence[0].ReferencedSegmentNumber) in wanted:
             z = float(groups.PlanePositionSequence[0].ImagePositionPatient[2])
-            found[round((z - phantom.CT_GRID.origin[2]) / phantom.CT_GRID.slice_mm)] |= frame > 0
+            found[round((z - petct.CT_GRID.origin[2]) / petct.CT_GRID.slice_mm)] |= frame > 0
     total = int(found.sum()) + int(truth.sum())
     return 2 * int((found & truth).sum()) / total if total else 0.0
 
@@ -182,7 +182,7 @@ def _hot_spot_distance(series: list[Dataset]) -> float:
         points.append(np.column_stack([x0 + columns * column_mm, y0 + rows * row_mm, np.full(len(rows), z0)]))
         weights.append(plane[rows, columns])
     centre = np.average(np.concatenate(points), axis=0, weights=np.concatenate(weights))
-    return float(np.linalg.norm(centre - np.array(phantom.NODULE_MM)))
+    return float(np.linalg.norm(centre - np.array(petct.NODULE_MM)))
 
 
 def _code_meanings(item: Dataset) -> Iterator[str]:

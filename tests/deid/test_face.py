@@ -7,11 +7,11 @@ import making_head
 import numpy as np
 import pytest
 
-from pacs.cli import phantom
 from pacs.deid import face
 from pacs.deid.candidates import Verdict
 from pacs.deid.face import Plane, Region, Said, apply_mask_to, fill, find, needs_defacing, said_of
 from pacs.model.errors import Quarantined
+from pacs.phantoms import petct
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 COARSE = {"pixel_mm": 2.0, "slice_mm": 4.0}
@@ -112,7 +112,7 @@ def test_parts_of_heads_and_other_sizes(about: dict) -> None:
 
 def test_a_chest_has_no_face() -> None:
     """The phantom chest comes out untouched, whatever little its header says."""
-    grid, volume = phantom.CT_GRID, phantom.hounsfield(phantom.CT_GRID)
+    grid, volume = petct.CT_GRID, petct.hounsfield(petct.CT_GRID)
     planes = [
         Plane(
             (grid.origin[0], grid.origin[1], grid.origin[2] + n * grid.slice_mm),

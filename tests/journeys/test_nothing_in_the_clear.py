@@ -8,13 +8,13 @@ import pydicom
 import redis
 from whole import Server, running
 
-from pacs.cli import phantom
 from pacs.dimse import scu
+from pacs.phantoms import petct
 
 
 def needles(files: list[Path]) -> set[bytes]:
     """Every string that gives the patient away, in the encodings that a leak could take."""
-    words = {part for value in phantom.IDENTITY.values() for part in value.split("^") if len(part) > 3}
+    words = {part for value in petct.IDENTITY.values() for part in value.split("^") if len(part) > 3}
     words |= set(making.PLANTED)
     for path in files:
         ds = pydicom.dcmread(path, stop_before_pixels=True)
@@ -35,7 +35,7 @@ def broker_content(server: Server) -> bytes:
 
 def test_nothing_in_the_clear(tmp_path: Path) -> None:
     """Good, hostile and hopeless objects with a planted identity leave no trace of it in the home, the logs or the broker."""
-    files = [path for paths in phantom.write(tmp_path / "modality").values() for path in paths[:24]]
+    files = [path for paths in petct.write(tmp_path / "modality").values() for path in paths[:24]]
     odd = tmp_path / "odd"
     odd.mkdir()
     (odd / "burned.dcm").write_bytes(making.part10(making.dataset(instance=90, BurnedInAnnotation="YES")))

@@ -17,11 +17,11 @@ from whole import Server, gone_by
 
 from pacs import retrieve
 from pacs.archive import Archive
-from pacs.cli import phantom
 from pacs.committer import Committer
 from pacs.dimse import scu
 from pacs.ingest import ingest
 from pacs.model.instance import Stored
+from pacs.phantoms import petct
 from pacs.sweep import prepare, recover
 
 
@@ -182,7 +182,7 @@ def test_kill_in_the_middle_of_a_send_again_and_again(tmp_path: Path, long_run: 
 
 def test_kill_of_every_process_in_the_middle_of_a_send(tmp_path: Path) -> None:
     """kill -9 of all processes while a modality sends: what was answered 0000 is there, its jobs finish, nothing is doubled."""
-    files = [path for paths in phantom.write(tmp_path / "modality").values() for path in paths]
+    files = [path for paths in petct.write(tmp_path / "modality").values() for path in paths]
     server = Server(tmp_path / "home").start()
     sent: list[scu.FileResult] = []
 

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from whole import Server, free_port, running
 
-from pacs.cli import phantom
+from pacs.phantoms import petct
 
 AET = "MINIPACS"
 
@@ -18,7 +18,7 @@ AET = "MINIPACS"
 @pytest.fixture(scope="module")
 def modality(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """A PET/CT study as a modality would hold it."""
-    return phantom.write(tmp_path_factory.mktemp("modality"))
+    return petct.write(tmp_path_factory.mktemp("modality"))
 
 
 @pytest.fixture(scope="module")

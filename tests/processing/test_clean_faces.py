@@ -13,9 +13,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pacs.archive import Archive
-from pacs.cli import phantom
 from pacs.ingest import ingest
 from pacs.model.job import Job, JobState
+from pacs.phantoms import petct
 from pacs.processing.registry import discover
 from pacs.processing.runner import run_job
 from pacs.processing.schedule import cleaning_jobs
@@ -79,7 +79,7 @@ def test_a_head_is_held_until_its_face_is_gone(modality: str, tmp_path: Path) ->
 
 def test_a_chest_is_shown_as_it_came_and_claims_nothing(tmp_path: Path) -> None:
     """Where no face is in view not a bit changes, and the option is not claimed."""
-    images = [ds for name, ds in phantom.study() if name == "CT"]
+    images = [ds for name, ds in petct.study() if name == "CT"]
     with making.archive(tmp_path / "home", deid__policy="research-faceless") as archive:
         send(archive, images)
         clean(archive)

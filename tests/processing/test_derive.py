@@ -6,11 +6,11 @@ from pathlib import Path
 import judges
 import making
 import numpy as np
-import phantoms
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
+from pacs import phantoms
 from pacs.processing import (
     Finding,
     Images,

@@ -5,9 +5,9 @@ import types
 from pathlib import Path
 
 import making
-import phantoms
 import pytest
 
+from pacs import phantoms
 from pacs.processing import Run, Series
 from pacs.processing.derive import Provenance, derive, encode
 from pacs.processing.registry import discover, survey

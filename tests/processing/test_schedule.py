@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import making
-import phantoms
 import pytest
 
+from pacs import phantoms
 from pacs.archive import Archive
 from pacs.ingest import ingest
 from pacs.model.errors import NotFound, Unavailable

@@ -2,9 +2,9 @@
 
 import making
 import numpy as np
-import phantoms
 import pytest
 
+from pacs import phantoms
 from pacs.processing import NotApplicable, Series
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import making
 import numpy as np
-import phantoms
 import pytest
 from pydicom.dataset import Dataset
 
+from pacs import phantoms
 from pacs.processing import Images, Series
 from pacs.processing.derive import Made, Provenance, derive, encode
 from pacs.processing.validate import findings

@@ -1,11 +1,10 @@
 """Grids, resampling, storage and noise: what processors of volumes share."""
 
-import bodies
 import making
 import numpy as np
-import phantoms
 import pytest
 
+from pacs import phantoms
 from pacs.processing import Geometry, Series, Storage, contributing, grid_over, noise, resampled
 
 SOURCE = Geometry((-10.0, -20.0, 5.0), (1, 0, 0), (0, 1, 0), (3.0, 1.0, 2.0), (5, 40, 20))
@@ -58,7 +57,7 @@ def test_values_are_stored_like_the_sources() -> None:
     assert (storage.slope, storage.intercept) == (None, None)
     assert storage.stored(np.array([[-40000.0, 1.4, 40000.0]])).tolist() == [[-32768, 1, 32767]]
 
-    pet = bodies.hot_spheres()[:3]
+    pet = phantoms.hot_spheres()[:3]
     pet[1].RescaleSlope = "3"
     own = Storage.of(Series(pet), 0, 1000)
     assert own.slope == pytest.approx(1000 / 32767) and own.stored(np.array([[1000.0]])).tolist() == [[32767]]

@@ -5,13 +5,13 @@ from pathlib import Path
 import judges
 import making
 import numpy as np
-import phantoms
 import pytest
 import workbench
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from pacs.processing import Finding, NotApplicable, Report, Run, Series
+from pacs import phantoms
+from pacs.processing import Finding, NotApplicable, Report, Run, Series, scoring
 from pacs.processing.derive import Provenance, derive
 from processors.classify_series import Slice as Cut
 from processors.classify_series import (
@@ -198,4 +198,4 @@ def test_an_empty_or_misspelt_character_set_does_not_stop_it(term: str) -> None:
 def test_objects_without_pixels_are_refused() -> None:
     """Media often hold headers alone."""
     with pytest.raises(NotApplicable, match="no pixels"):
-        workbench.outputs(classify_series, making.ct_series(2, PixelData=None, Rows=None))
+        scoring.outputs(classify_series, making.ct_series(2, PixelData=None, Rows=None))

@@ -6,11 +6,11 @@ from pathlib import Path
 import judges
 import making
 import numpy as np
-import phantoms
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from pacs import phantoms
 from pacs.processing import Measurements, NotApplicable, Run, Segmentation, Series
 from pacs.processing.derive import Provenance, derive, encode
 from pacs.processing.validate import findings

@@ -5,10 +5,10 @@ from pathlib import Path
 import judges
 import making
 import numpy as np
-import phantoms
 import pytest
 from pydicom.dataset import Dataset
 
+from pacs import phantoms
 from pacs.processing import Images, NotApplicable, Run, Series
 from pacs.processing.derive import Provenance, derive, encode
 from pacs.processing.validate import findings

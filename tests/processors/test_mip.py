@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-import bodies
 import numpy as np
-import phantoms
 import pytest
 import workbench
-from benchmarks import score_processors
 
-from pacs.processing import NotApplicable
+from pacs import phantoms
+from pacs.processing import NotApplicable, scoring
 from processors.mip import mip
+from processors.scores.mip import score
 
 
 def test_projections_are_numpys() -> None:
     """Along the slices, maximum and minimum are exact and the mean is rounded."""
-    scores = score_processors.score_mip().scores
+    scores = score().scores
 
     assert scores["max: largest difference from numpy's (HU)"] == 0
     assert scores["min: largest difference from numpy's (HU)"] == 0
@@ -25,18 +24,18 @@ def test_projections_are_numpys() -> None:
 
 def test_slabs_slide() -> None:
     """A step of half a slab, unless told otherwise."""
-    datasets = bodies.bead()[0]
+    datasets = phantoms.bead()[0]
 
-    (images,) = workbench.outputs(mip, datasets, slab_mm=12.0)
+    (images,) = scoring.outputs(mip, datasets, slab_mm=12.0)
 
     assert images.geometry.spacing_mm[0] == 6 and images.attributes["SliceThickness"] == "12"
 
 
 def test_the_outside_never_wins() -> None:
     """A minimum from the side shows the volume's own values, not emptiness beyond it."""
-    datasets = bodies.stack(np.full((6, 32, 32), 40.0), (3, 1.5, 1.5))
+    datasets = phantoms.stack(np.full((6, 32, 32), 40.0), (3, 1.5, 1.5))
 
-    (images,) = workbench.outputs(mip, datasets, kind="min", plane="coronal", turn_deg=30, slab_mm=0)
+    (images,) = scoring.outputs(mip, datasets, kind="min", plane="coronal", turn_deg=30, slab_mm=0)
 
     assert all((one == 40).all() for one in images.pixels)
 
@@ -44,7 +43,7 @@ def test_the_outside_never_wins() -> None:
 @pytest.mark.parametrize("kind", ["max", "min", "mean"])
 def test_the_images_conform(kind: str, tmp_path: Path) -> None:
     """With its own derivation code, no new error of dciodvfy, the same again."""
-    made = workbench.assert_conforms(mip, bodies.bead()[0], tmp_path, kind=kind, slab_mm=36.0)
+    made = workbench.assert_conforms(mip, phantoms.bead()[0], tmp_path, kind=kind, slab_mm=36.0)
 
     code = {"max": "113078", "min": "113079", "mean": "113072"}[kind]
     assert made[0].DerivationCodeSequence[0].CodeValue == code
@@ -53,4 +52,4 @@ def test_the_images_conform(kind: str, tmp_path: Path) -> None:
 def test_radiographs_are_refused() -> None:
     """There is no volume in a projection."""
     with pytest.raises(NotApplicable, match="made for"):
-        workbench.outputs(mip, phantoms.read([phantoms.radiograph()]))
+        scoring.outputs(mip, phantoms.read([phantoms.radiograph()]))

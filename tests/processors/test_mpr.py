@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-import bodies
 import numpy as np
-import phantoms
 import pytest
 import workbench
-from benchmarks import score_processors
 
-from pacs.processing import NotApplicable, Series
+from pacs import phantoms
+from pacs.processing import NotApplicable, Series, scoring
 from processors.mpr import mpr
+from processors.scores.mpr import score
 
 
 def test_a_bead_is_found_where_it_is() -> None:
     """Coronal, sagittal and oblique planes put it within a twentieth of a millimetre."""
-    scores = score_processors.score_mpr().scores
+    scores = score().scores
 
     assert len(scores) == 3 and max(scores.values()) < 0.05
 
@@ -33,10 +32,10 @@ def test_planes_hang_as_people_expect() -> None:
 
 def test_a_thick_plane_is_the_mean() -> None:
     """Axial slabs parallel to the slices are the mean of these slices, exactly."""
-    datasets = bodies.bead()[0]
+    datasets = phantoms.bead()[0]
     volume = Series(datasets).array()
 
-    (images,) = workbench.outputs(mpr, datasets, plane="axial", step_mm=6.0, thickness_mm=6.0)
+    (images,) = scoring.outputs(mpr, datasets, plane="axial", step_mm=6.0, thickness_mm=6.0)
 
     planes = list(images.pixels)
     assert len(planes) == 12
@@ -47,20 +46,20 @@ def test_a_thick_plane_is_the_mean() -> None:
 @pytest.mark.parametrize("given", [{}, {"plane": "sagittal"}, {"turn_deg": 25, "tilt_deg": -15}])
 def test_the_images_conform(given: dict[str, object], tmp_path: Path) -> None:
     """CT images with the slices they came from as sources, no new error of dciodvfy, the same again."""
-    made = workbench.assert_conforms(mpr, bodies.bead()[0], tmp_path, step_mm=24.0, **given)
+    made = workbench.assert_conforms(mpr, phantoms.bead()[0], tmp_path, step_mm=24.0, **given)
 
     assert made[0].DerivationCodeSequence[0].CodeValue == "113072"
     assert len(made[0].SourceImageSequence) == 24 or "tilt_deg" in given
-    assert made[0].FrameOfReferenceUID == bodies.bead()[0][0].FrameOfReferenceUID
+    assert made[0].FrameOfReferenceUID == phantoms.bead()[0][0].FrameOfReferenceUID
 
 
 @pytest.mark.parametrize("kind", ["MR", "PT"])
 def test_other_modalities_conform(kind: str, tmp_path: Path) -> None:
     """MR and PET, too."""
-    workbench.assert_conforms(mpr, bodies.head()[0] if kind == "MR" else bodies.hot_spheres(), tmp_path, step_mm=60.0)
+    workbench.assert_conforms(mpr, phantoms.head()[0] if kind == "MR" else phantoms.hot_spheres(), tmp_path, step_mm=60.0)
 
 
 def test_radiographs_are_refused() -> None:
     """There is no volume in a projection."""
     with pytest.raises(NotApplicable, match="made for"):
-        workbench.outputs(mpr, phantoms.read([phantoms.radiograph()]))
+        scoring.outputs(mpr, phantoms.read([phantoms.radiograph()]))

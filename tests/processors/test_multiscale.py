@@ -2,21 +2,20 @@
 
 from pathlib import Path
 
-import bodies
 import making
 import numpy as np
-import phantoms
 import pytest
 import workbench
-from benchmarks import score_processors
 
-from pacs.processing import NotApplicable
+from pacs import phantoms
+from pacs.processing import NotApplicable, scoring
 from processors.multiscale import multiscale
+from processors.scores.multiscale import score
 
 
 def test_faint_things_stand_out() -> None:
     """Contrast of faint discs rises by a third or more and not at the cost of noise; the formulas are exact."""
-    scores = score_processors.score_multiscale().scores
+    scores = score().scores
 
     assert scores["power 1: largest change (grey levels)"] == 0
     assert scores["power 0.6: contrast of faint discs, times"] > 1.33
@@ -26,7 +25,7 @@ def test_faint_things_stand_out() -> None:
 
 def test_no_more_is_clipped_than_before() -> None:
     """The range stays: no more than two per mille at either end."""
-    (images,) = workbench.outputs(multiscale, bodies.faint(), power=0.5)
+    (images,) = scoring.outputs(multiscale, phantoms.faint(), power=0.5)
     (plane,) = images.pixels
 
     assert ((plane == 0) | (plane == 4095)).mean() < 0.002
@@ -50,7 +49,7 @@ def test_the_images_conform(modality: str, tmp_path: Path) -> None:
 def test_what_it_is_not_for_is_refused(change: dict[str, object]) -> None:
     """Volumes and colour."""
     with pytest.raises(NotApplicable):
-        workbench.outputs(multiscale, [making.dataset(**change)])
+        scoring.outputs(multiscale, [making.dataset(**change)])
 
 
 def test_a_constant_image_stays_as_it_is() -> None:
@@ -58,6 +57,6 @@ def test_a_constant_image_stays_as_it_is() -> None:
     one = phantoms.radiograph()
     one.PixelData = np.full((160, 128), 900, "<u2").tobytes()
 
-    (images,) = workbench.outputs(multiscale, phantoms.read([one]))
+    (images,) = scoring.outputs(multiscale, phantoms.read([one]))
 
     assert all((plane == 900).all() for plane in images.pixels)

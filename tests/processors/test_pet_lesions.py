@@ -2,21 +2,22 @@
 
 from pathlib import Path
 
-import bodies
 import pytest
 import workbench
-from benchmarks import score_processors
 
-from pacs.processing import NotApplicable
+from pacs import phantoms
+from pacs.processing import NotApplicable, scoring
+from pacs.processing.scoring import Scores
 from processors.pet_lesions import pet_lesions
+from processors.scores.pet_lesions import score
 
 
 @pytest.fixture(scope="module")
-def scores() -> score_processors.Scores:
-    return score_processors.score_pet_lesions().scores
+def scores() -> Scores:
+    return score().scores
 
 
-def test_each_sphere_is_found_once(scores: score_processors.Scores) -> None:
+def test_each_sphere_is_found_once(scores: Scores) -> None:
     """Three above 2.5, two above 4, three at 41 %; SUVmax exact, SUVpeak within 5 % even when blurred."""
     for sharpness in ("sharp", "blurred by 6 mm"):
         assert [scores[f"{sharpness}, {name}: lesions"] for name in ("SUV 2.5", "SUV 4", "41 %")] == [3, 2, 3]
@@ -24,14 +25,14 @@ def test_each_sphere_is_found_once(scores: score_processors.Scores) -> None:
     assert max(value for name, value in scores.items() if "SUVpeak" in name) < 5
 
 
-def test_sharp_spheres_have_their_volume(scores: score_processors.Scores) -> None:
+def test_sharp_spheres_have_their_volume(scores: Scores) -> None:
     """Within what voxels of 4 mm make of a sphere of 14 mm."""
     assert max(value for name, value in scores.items() if name.startswith("sharp") and "volume" in name) < 12
 
 
 def test_numbers_agree_with_each_other() -> None:
     """TLG is volume times mean; lesions are sorted by their maximum."""
-    _, measurements = workbench.outputs(pet_lesions, bodies.hot_spheres(fwhm_mm=6), suv=2.5)
+    _, measurements = scoring.outputs(pet_lesions, phantoms.hot_spheres(fwhm_mm=6), suv=2.5)
 
     maxima = []
     for volume, largest, mean, peak, tlg in measurements.values.values():
@@ -44,16 +45,16 @@ def test_numbers_agree_with_each_other() -> None:
 def test_percist_asks_for_the_liver() -> None:
     """Without a liver it is refused; with one, the threshold is 1.5 mean + 2 SD and the peak must reach it."""
     with pytest.raises(NotApplicable, match="liver"):
-        workbench.outputs(pet_lesions, bodies.hot_spheres(), method="percist")
+        scoring.outputs(pet_lesions, phantoms.hot_spheres(), method="percist")
 
-    _, measurements = workbench.outputs(pet_lesions, bodies.hot_spheres(), method="percist", liver_mean=2.4, liver_sd=0.3)
+    _, measurements = scoring.outputs(pet_lesions, phantoms.hot_spheres(), method="percist", liver_mean=2.4, liver_sd=0.3)
 
     assert len(measurements.values) == 2  # above 4.2
 
 
 def test_the_objects_conform(tmp_path: Path) -> None:
     """SEG and SR, no error of dciodvfy, the same again."""
-    made = workbench.assert_conforms(pet_lesions, bodies.hot_spheres(), tmp_path, method="percent", suv=2.5)
+    made = workbench.assert_conforms(pet_lesions, phantoms.hot_spheres(), tmp_path, method="percent", suv=2.5)
 
     assert [one.Modality for one in made] == ["SEG", "SR"]
 
@@ -69,16 +70,16 @@ def test_the_objects_conform(tmp_path: Path) -> None:
 )
 def test_what_has_no_suv_is_refused(change: dict[str, object], reason: str) -> None:
     """Attenuation correction, weight and units must be there."""
-    datasets = bodies.hot_spheres()
+    datasets = phantoms.hot_spheres()
     for one in datasets:
         for keyword, value in change.items():
             setattr(one, keyword, value)
 
     with pytest.raises(NotApplicable, match=reason):
-        workbench.outputs(pet_lesions, datasets)
+        scoring.outputs(pet_lesions, datasets)
 
 
 def test_nothing_hot_is_refused_with_a_reason() -> None:
     """An empty segmentation is no result."""
     with pytest.raises(NotApplicable, match="nothing of at least"):
-        workbench.outputs(pet_lesions, bodies.hot_spheres(), suv=20)
+        scoring.outputs(pet_lesions, phantoms.hot_spheres(), suv=20)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import judges
 import numpy as np
-import phantoms
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from pacs import phantoms
 from pacs.processing import Images, NotApplicable, Overlay, Run, Series, Study
 from pacs.processing.derive import Provenance, derive, encode
 from pacs.processing.validate import findings

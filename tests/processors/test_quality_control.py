@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-import bodies
 import making
-import phantoms
 import pytest
 import workbench
-from benchmarks import score_processors
 
-from pacs.processing import NotApplicable
+from pacs import phantoms
+from pacs.processing import NotApplicable, scoring
 from processors.quality_control import quality_control
+from processors.scores.quality_control import score
 
 
 def test_every_planted_defect_is_found_and_nothing_else() -> None:
     """Nine defects, one at a time: each named, no other named beside it, none in the clean series."""
-    scores = score_processors.score_quality_control().scores
+    scores = score().scores
 
     assert scores["of them found"] == scores["defects planted"] == 9
     assert scores["defects found in the clean series"] == 0
@@ -24,9 +23,9 @@ def test_every_planted_defect_is_found_and_nothing_else() -> None:
 
 def test_how_many_are_missing_is_told() -> None:
     """The reason counts slices, and never quotes the header."""
-    datasets = bodies.tissue(frames=8)[0]
+    datasets = phantoms.tissue(frames=8)[0]
 
-    (report,) = workbench.outputs(quality_control, [*datasets[:2], *datasets[4:]])
+    (report,) = scoring.outputs(quality_control, [*datasets[:2], *datasets[4:]])
 
     missing = next(one for one in report.findings if one.question.meaning == "Missing slices")
     assert missing.reason.startswith("2 missing in 1 gaps")
@@ -35,7 +34,7 @@ def test_how_many_are_missing_is_told() -> None:
 
 def test_what_cannot_be_known_has_no_answer() -> None:
     """One radiograph has no stack; two slices tell nothing about spacing."""
-    (report,) = workbench.outputs(quality_control, phantoms.read(making.ct_series(2)))
+    (report,) = scoring.outputs(quality_control, phantoms.read(making.ct_series(2)))
 
     answers = {one.question.meaning: one.answer for one in report.findings}
     assert answers["Missing slices"] is None and answers["Spacing of slices"] is None
@@ -45,9 +44,9 @@ def test_what_cannot_be_known_has_no_answer() -> None:
 def test_the_report_conforms(kind: str, tmp_path: Path) -> None:
     """The SR of each modality passes dciodvfy and is the same again."""
     datasets = {
-        "CT": lambda: bodies.tissue(frames=3)[0],
-        "MR": lambda: bodies.head()[0][:6],
-        "PT": lambda: bodies.hot_spheres()[:6],
+        "CT": lambda: phantoms.tissue(frames=3)[0],
+        "MR": lambda: phantoms.head()[0][:6],
+        "PT": lambda: phantoms.hot_spheres()[:6],
         "CR": lambda: phantoms.read([phantoms.radiograph()]),
     }[kind]()
 
@@ -59,4 +58,4 @@ def test_the_report_conforms(kind: str, tmp_path: Path) -> None:
 def test_other_modalities_are_refused() -> None:
     """Ultrasound is not what it knows."""
     with pytest.raises(NotApplicable, match="made for"):
-        workbench.outputs(quality_control, [making.dataset(Modality="US")])
+        scoring.outputs(quality_control, [making.dataset(Modality="US")])

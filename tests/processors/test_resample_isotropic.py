@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-import bodies
 import numpy as np
-import phantoms
 import pytest
 import workbench
-from benchmarks import score_processors
 
-from pacs.processing import NotApplicable, Series
+from pacs import phantoms
+from pacs.processing import NotApplicable, Series, scoring
 from processors.resample_isotropic import resample_isotropic
+from processors.scores.resample_isotropic import score
 
 
 def test_things_stay_where_they_are() -> None:
     """A bead moves by less than a twentieth of a voxel; a ramp stays a ramp."""
-    scores = score_processors.score_resample_isotropic().scores
+    scores = score().scores
 
     assert scores["shift of a bead (mm)"] < 0.075
     assert scores["largest error on a linear ramp (share of its step)"] < 1e-3
@@ -23,10 +22,10 @@ def test_things_stay_where_they_are() -> None:
 
 def test_the_voxels_are_cubes_over_the_same_field() -> None:
     """Edges are equal, and the field of view is the source's within one voxel."""
-    datasets = bodies.bead()[0]
+    datasets = phantoms.bead()[0]
     before = Series(datasets).geometry()
 
-    (images,) = workbench.outputs(resample_isotropic, datasets, spacing_mm=2.0)
+    (images,) = scoring.outputs(resample_isotropic, datasets, spacing_mm=2.0)
 
     assert images.geometry.spacing_mm == (2, 2, 2)
     for old, step, new in zip(before.shape, before.spacing_mm, images.geometry.shape, strict=True):
@@ -36,7 +35,7 @@ def test_the_voxels_are_cubes_over_the_same_field() -> None:
 def test_fine_detail_does_not_fold_over() -> None:
     """A pattern finer than the new voxels becomes its mean, not stripes."""
     volume = np.where(np.arange(64) % 2 == 0, 0.0, 100.0) * np.ones((4, 64, 64))
-    (images,) = workbench.outputs(resample_isotropic, bodies.stack(volume, (3, 1, 1)), spacing_mm=3.0)
+    (images,) = scoring.outputs(resample_isotropic, phantoms.stack(volume, (3, 1, 1)), spacing_mm=3.0)
 
     inside = np.stack(list(images.pixels))[:, 3:-3, 3:-3]
     assert abs(inside.mean() - 50) < 2 and np.ptp(inside) < 10
@@ -46,9 +45,9 @@ def test_fine_detail_does_not_fold_over() -> None:
 def test_the_images_conform(kind: str, tmp_path: Path) -> None:
     """In the source's IOD with a geometry of their own, no new error of dciodvfy, the same again."""
     datasets = {
-        "CT": lambda: bodies.bead()[0][:5],
-        "MR": lambda: bodies.head()[0][:4],
-        "PT": lambda: bodies.hot_spheres()[:5],
+        "CT": lambda: phantoms.bead()[0][:5],
+        "MR": lambda: phantoms.head()[0][:4],
+        "PT": lambda: phantoms.hot_spheres()[:5],
     }[kind]()
 
     made = workbench.assert_conforms(resample_isotropic, datasets, tmp_path, spacing_mm=4.0)
@@ -59,8 +58,8 @@ def test_the_images_conform(kind: str, tmp_path: Path) -> None:
 
 def test_what_is_too_large_or_no_volume_is_refused() -> None:
     """A limit on voxels, and a missing slice."""
-    datasets = bodies.bead()[0]
+    datasets = phantoms.bead()[0]
     with pytest.raises(NotApplicable, match="million voxels"):
-        workbench.outputs(resample_isotropic, datasets, spacing_mm=0.3, most_mvoxel=1)
+        scoring.outputs(resample_isotropic, datasets, spacing_mm=0.3, most_mvoxel=1)
     with pytest.raises(NotApplicable, match="not evenly spaced"):
-        workbench.outputs(resample_isotropic, datasets[:5] + datasets[6:])
+        scoring.outputs(resample_isotropic, datasets[:5] + datasets[6:])
