@@ -8,11 +8,16 @@ from pydicom.sr.coding import Code
 
 from pacs.processing.api import Choice, NotApplicable, Parameter, ParameterError, Range, Run, Spec, Transient, processor
 from pacs.processing.outputs import (
+    Blending,
     Finding,
     Images,
+    Map,
+    Mark,
     Measurements,
     Output,
     Overlay,
+    Presentation,
+    Probabilities,
     Report,
     Segment,
     Segmentation,
@@ -25,17 +30,22 @@ from pacs.processing.series import Geometry, Series, Study, rescale
 from pacs.processing.volumes import Storage, contributing, grid_over, noise, resampled
 
 __all__ = [
+    "Blending",
     "Choice",
     "Code",
     "Finding",
     "Geometry",
     "Images",
+    "Map",
+    "Mark",
     "Measurements",
     "NotApplicable",
     "Output",
     "Overlay",
     "Parameter",
     "ParameterError",
+    "Presentation",
+    "Probabilities",
     "Range",
     "Report",
     "Run",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ RESAMPLING = Code("113085", "DCM", "Spatial resampling")
 def private_code(value: str, meaning: str) -> Code:
     """A concept of our own scheme."""
     return Code(value, PRIVATE_SCHEME, meaning)
+
+
+COMPUTED = private_code("MAP", "Computed map")
+"""CID 7203 has no code for a map in general."""
 
 
 @dataclass(eq=False)
@@ -84,15 +88,18 @@ class Segment:
 
 @dataclass(eq=False)
 class Segmentation:
-    """Labels on the grid of a series, one SEG object (BINARY).
+    """Labels on the grid of a series, one SEG object.
 
     `labels` is an array (frames, rows, columns) of uint8 in the order of `series.datasets`, or a SimpleITK image on that grid.
+    `encoding` is "binary" (one bit per voxel and segment; every viewer reads it) or "labelmap" (Label Map Segmentation Storage:
+    one number per voxel, far smaller for many segments, known to recent viewers only).
     """
 
     series: Series
     labels: Any
     segments: Mapping[int, Segment]
     description: str
+    encoding: Literal["binary", "labelmap"] = "binary"
 
     def array(self) -> NDArray[np.uint8]:
         """The labels as an array."""
@@ -101,6 +108,62 @@ class Segmentation:
         import SimpleITK as sitk
 
         return np.ascontiguousarray(sitk.GetArrayViewFromImage(self.labels), np.uint8)
+
+
+@dataclass(eq=False)
+class Probabilities:
+    """How likely, or how full of each segment, every voxel is: one SEG object (FRACTIONAL).
+
+    `values` is an array (frames, rows, columns) for one segment or (frames, rows, columns, segments) for several, from 0 to 1
+    in the order of `series.datasets`; it is stored in steps of 1/255. Segments count from 1 along the last axis.
+    `occupancy` where a value is the share of a voxel that the segment fills, not its probability.
+    """
+
+    series: Series
+    values: NDArray[Any]
+    segments: Sequence[Segment]
+    description: str
+    occupancy: bool = False
+
+
+@dataclass(eq=False)
+class Map:
+    """A number with a meaning and a unit for every voxel (SUV, ADC, Jacobian): one Parametric Map, 32-bit float.
+
+    `values` is an array (frames, rows, columns) in the order of `series.datasets`, or on the grid `geometry`; every value is
+    finite. `quantity` is what is measured, `unit` its UCUM unit, `window` (centre, width) what viewers show at first.
+    `derivation` says how it was computed, where the standard has a code (PS3.16 CID 7203). As many archives and viewers cannot
+    show maps, yield `map.images()` as well: the same numbers as a derived series of 16 bits.
+    """
+
+    series: Series
+    values: NDArray[Any]
+    quantity: Code
+    unit: Code
+    description: str
+    geometry: Geometry | None = None
+    window: tuple[float, float] | None = None
+    derivation: Code | None = None
+
+    def images(self, *, description: str = "", units: str | None = None) -> "Images":
+        """Return the map as a derived series in the IOD of its source, 16 bits with a slope; `units` for PET (GML)."""
+        low, high = float(self.values.min()), float(self.values.max())
+        # PS3.3 C.8.9.4.1.8: the intercept of PET is 0, so the range of int16 lies evenly about it for all.
+        slope = max(high, -low, 1e-9) / 32767
+        count = len(self.values)
+        return Images(
+            pixels=(np.rint(one / slope).astype(np.int16) for one in self.values),
+            like=self.series.datasets if self.geometry is None else [self.series.first] * count,
+            description=description or self.description,
+            derivation=self.derivation or COMPUTED,
+            sources=None if self.geometry is None else [self.series.datasets] * count,
+            geometry=self.geometry,
+            slope=slope,
+            intercept=0.0,
+            rescale_type=None if self.series.modality == "PT" else "US",
+            units=units,
+            window=self.window or ((low + high) / 2, max(high - low, 1e-6)),
+        )
 
 
 @dataclass(frozen=True)
@@ -176,4 +239,52 @@ class Overlay:
     derivation: Code = RESAMPLING
 
 
-Output = Images | Segmentation | Measurements | Report | Spots | Overlay
+@dataclass(frozen=True)
+class Mark:
+    """A figure, with or without words, on one image of a `Presentation`.
+
+    `image` is the index in `series.datasets`. `at` are places (row, column) in the array, whole numbers at pixel centres: one
+    for a "point" or "text", two for a "circle" (centre, a point of its edge), four for an "ellipse" (ends of the long axis,
+    ends of the short one), two or more for a "polyline" (closed where the first comes again as the last).
+    """
+
+    image: int
+    figure: Literal["point", "polyline", "circle", "ellipse", "text"]
+    at: Sequence[tuple[float, float]]
+    text: str = ""
+    is_filled: bool = False
+
+
+@dataclass(eq=False)
+class Presentation:
+    """How grey images are to be shown: a window and drawings on them, as a Grayscale Softcopy Presentation State.
+
+    `of` is a series, or `Images` yielded before. `window` is (centre, width) in modality units; without one the images' own
+    holds. All images of it share one rescale.
+    """
+
+    of: "Series | Images"
+    description: str
+    window: tuple[float, float] | None = None
+    marks: Sequence[Mark] = ()
+    color_rgb: tuple[int, int, int] = (255, 200, 0)
+
+
+@dataclass(eq=False)
+class Blending:
+    """One series shown in colour over another, as an Advanced Blending Presentation State (PET over CT).
+
+    Both are series, or `Images` yielded before, in one frame of reference. Windows are (centre, width) in modality units;
+    `colours` is an array (256, 3) of uint8 for `over`, black to white over red and yellow where absent; `opacity` is its share.
+    """
+
+    under: "Series | Images"
+    over: "Series | Images"
+    description: str
+    under_window: tuple[float, float]
+    over_window: tuple[float, float]
+    opacity: float = 0.5
+    colours: NDArray[np.uint8] | None = None
+
+
+Output = Images | Segmentation | Probabilities | Map | Measurements | Report | Spots | Overlay | Presentation | Blending

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut
 
 from pacs.processing.api import NotApplicable
+from pacs.processing.enhanced import Frame, frames, is_enhanced
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -76,12 +77,19 @@ class Geometry:
 
 
 class Series:
-    """The instances of one series. `datasets` are complete data sets, sorted along the slice normal, else by number."""
+    """The images of one series. `datasets` are complete data sets, sorted along the slice normal, else by number.
+
+    Enhanced multi-frame CT, MR and PET objects count as the single-frame images they hold (`pacs.processing.enhanced`);
+    `instances` are the objects as the archive has them, for those without their pixels.
+    """
 
     def __init__(self, datasets: Sequence[Dataset]) -> None:
         if not datasets:
             raise ValueError("a series has at least one instance")
-        self.datasets: list[Dataset] = sorted(datasets, key=_order_key(datasets))
+        planes = [plane for one in datasets for plane in (frames(one) if is_enhanced(one) else [one])]
+        self.datasets: list[Dataset] = sorted(planes, key=_order_key(planes))
+        is_split = any(isinstance(one, Frame) for one in planes)
+        self.instances: list[Dataset] = list(datasets) if is_split else self.datasets
 
     def __len__(self) -> int:
         return len(self.datasets)
@@ -138,6 +146,20 @@ class Series:
         if intercept:
             values += np.float32(intercept)
         return values
+
+    def in_stored_order(self, planes: NDArray[Any]) -> NDArray[Any]:
+        """Return planes in the order of `datasets` in that of the frames of a multi-frame object; else as they are.
+
+        Raises `NotApplicable` where the series has several multi-frame objects.
+        """
+        if self.instances is self.datasets:
+            return planes
+        if len(self.instances) > 1:
+            raise NotApplicable("needs a series of single-frame images or of one multi-frame object")
+        ordered = np.empty_like(planes)
+        for plane, one in zip(planes, self.datasets, strict=True):
+            ordered[one.number - 1] = plane
+        return ordered
 
     def frames(self) -> Iterator[NDArray[np.float32]]:
         """Instances in modality units, one after another: never more than one in memory."""

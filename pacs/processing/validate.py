@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pacs.processing import standard
-from pacs.processing.derive import Made
+from pacs.processing.headers import Made
 
 REFERENCES = (
     "SourceImageSequence",
@@ -21,6 +21,9 @@ REFERENCES = (
     "DerivationImageSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    "ReferencedImageEvidenceSequence",
+    "GraphicAnnotationSequence",
+    "AdvancedBlendingSequence",
     "CurrentRequestedProcedureEvidenceSequence",
     "ContentSequence",
 )
@@ -56,7 +59,7 @@ def findings(made: Made, encoded: bytes, known: Set[str], study_instance_uid: st
 
 
 def _pixel_findings(made: Made, again: Dataset) -> Iterator[str]:
-    if "PixelData" not in again:
+    if "PixelData" not in again and "FloatPixelData" not in again:
         return
     try:
         array = again.pixel_array
