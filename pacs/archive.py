@@ -18,6 +18,7 @@ from pacs.settings import Settings
 from pacs.store.envelope import Sealer
 from pacs.store.keyhouse import KeyHouse
 from pacs.store.keys import KeyRing
+from pacs.store.notes import Notes
 from pacs.store.quarantine import Quarantine
 from pacs.store.segments import SegmentStore
 from pacs.store.vault import Vault
@@ -38,6 +39,7 @@ class Archive:
     quarantine: Quarantine
     committer: Committer
     vault: Vault | None
+    notes: Notes
     image_key_id: str
     ring: KeyRing
     keys: KeyHouse
@@ -88,6 +90,7 @@ class Archive:
             quarantine=Quarantine(home / "quarantine", image_keys, index.quarantine, floor_bytes=settings.store.floor_mb << 20),
             committer=Committer(objects, index, vault),
             vault=vault,
+            notes=Notes(identity_keys),
             image_key_id=image_keys.key_id,
             ring=ring,
             keys=keys,

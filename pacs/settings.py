@@ -60,6 +60,7 @@ class DicomSettings:
     commitment_grace_s: float = _setting(60.0, "Seconds that a request for storage commitment waits for missing instances.")
     commitment_retry_s: float = _setting(30.0, "First wait before the report of a commitment is tried again; doubles to 1 h.")
     commitment_attempts: int = _setting(24, "How often the report of a storage commitment is tried.")
+    worklist_days: float = _setting(3.0, "Days after its own that an item stays on the worklist.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,9 @@ class WebSettings:
         True, "Serve DICOMweb without credentials to callers on this machine while listening on loopback (as DICOM does)."
     )
     maximum_upload_mb: int = _setting(4096, "Largest STOW-RS request body, in MiB.")
+    worklist_names: bool = _setting(
+        False, "Show patients' names on the worklist's page to whoever is signed in; otherwise only when, where and what."
+    )
 
 
 @dataclass(frozen=True, slots=True)

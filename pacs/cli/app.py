@@ -19,6 +19,7 @@ from pacs.cli import (
     settings,
     studies,
     upkeep,
+    worklist,
 )
 
 app = typer.Typer(
@@ -61,6 +62,7 @@ app.command("send", rich_help_panel=USE)(studies.send)
 app.command("jobs", rich_help_panel=USE)(jobs.jobs)
 app.add_typer(processors.app, name="processors", rich_help_panel=USE)
 app.command("score", rich_help_panel=USE)(score.score)
+app.add_typer(worklist.app, name="worklist", rich_help_panel=USE)
 
 app.add_typer(peers.app, name="peers", rich_help_panel=CARE)
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel=CARE)

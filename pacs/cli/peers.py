@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pacs.cli.console import Json, fail, one_line_errors, open_archive, out, show
-from pacs.model.peer import IDENTITIES, SERVICES, Peer
+from pacs.model.peer import IDENTITIES, SERVICES, USUAL, Peer
 
 app = typer.Typer(
     help="Application entities we know: C-MOVE destinations, and who may call us off loopback.", no_args_is_help=True
@@ -18,7 +18,10 @@ def add(
     ae_title: Annotated[str, typer.Argument(metavar="AET")],
     host: str,
     port: int,
-    may: Annotated[str, typer.Option(help="What it may ask of us.")] = ",".join(SERVICES),
+    may: Annotated[
+        str,
+        typer.Option(help=f"What it may ask of us, a list of {', '.join(SERVICES)}; worklist shows it original identities."),
+    ] = ",".join(USUAL),
     identity: Annotated[
         str, typer.Option(help="pseudonym, or original: it queries by, and gets, what the sender had sent.")
     ] = IDENTITIES[0],

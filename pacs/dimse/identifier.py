@@ -128,7 +128,7 @@ def asked(
     `relational`, `fuzzy`, `empty_values` and `several_values` are what was negotiated (PS3.4 C.5.1.1).
     """
     found = level(identifier, patient_root=patient_root)
-    character_set, charsets = _character_set(identifier)
+    character_set, charsets = declared_charset(identifier)
     matches: dict[str, Match] = {}
     return_keys: list[str] = []
     empty_keys: list[tuple[int, str]] = []
@@ -176,10 +176,10 @@ def answer(asked: Asked, found: Mapping[str, str], ae_title: str, *, explicit: b
     rows[RETRIEVE_AE_TITLE] = ("AE", ae_title)
     if asked.availability:
         rows[INSTANCE_AVAILABILITY] = ("CS", "ONLINE")
-    term, codec = _answer_charset(rows.values(), asked.character_set)
+    term, codec = answer_charset(rows.values(), asked.character_set)
     if term:
         rows[SPECIFIC_CHARACTER_SET] = ("CS", term)
-    return encode(((tag, vr, _value(vr, text, codec)) for tag, (vr, text) in sorted(rows.items())), explicit=explicit)
+    return encode(((tag, vr, value_bytes(vr, text, codec)) for tag, (vr, text) in sorted(rows.items())), explicit=explicit)
 
 
 def failed_list(uids: Iterable[str], *, explicit: bool) -> bytes:
@@ -205,7 +205,8 @@ def encode(rows: Iterable[tuple[int, str, bytes]], *, explicit: bool) -> bytes:
     return b"".join(out)
 
 
-def _character_set(identifier: Sequence[Element]) -> tuple[str, tuple[str, ...]]:
+def declared_charset(identifier: Sequence[Element]) -> tuple[str, tuple[str, ...]]:
+    """Return Specific Character Set as it was said, and its codecs. Raises `NotUnderstood` for a term that does not exist."""
     one = elements.find(identifier, SPECIFIC_CHARACTER_SET)
     said = bytes(one.value).decode("ascii", "replace").rstrip("\0 ") if one is not None else ""
     if not all(_CHARACTER_SET.fullmatch(term.strip()) for term in said.split("\\")):
@@ -268,7 +269,7 @@ def _reaches(value: str, vr: str) -> str:
     return value + last[len(value) :]
 
 
-def _answer_charset(rows: Iterable[tuple[str, str]], requested: str) -> tuple[str, str]:
+def answer_charset(rows: Iterable[tuple[str, str]], requested: str) -> tuple[str, str]:
     """Return the Specific Character Set of an answer and its codec: none for ASCII, the asked one if it fits, else UTF-8."""
     text = "".join(value for vr, value in rows if vr in values.CHARSET_VRS)
     if text.isascii():
@@ -284,7 +285,8 @@ def _answer_charset(rows: Iterable[tuple[str, str]], requested: str) -> tuple[st
     return "ISO_IR 192", "utf-8"
 
 
-def _value(vr: str, text: str, codec: str) -> bytes:
+def value_bytes(vr: str, text: str, codec: str) -> bytes:
+    """Return a value of an answer encoded; empty where a number is none."""
     if not text:
         return b""
     form = _NUMBER_FORMATS.get(vr)

@@ -21,7 +21,7 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 
 from pacs.archive import Archive
 from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs.dimse import commitment, contexts, entrance, messages, query, retrieve, status, storage, tls
+from pacs.dimse import commitment, contexts, entrance, messages, query, retrieve, status, storage, tls, worklist
 from pacs.dimse.lane import Budget, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.dimse.tally import Tally
@@ -29,7 +29,7 @@ from pacs.dimse.tls import TlsConnection
 from pacs.dimse.upper_layer import LaneSocket
 from pacs.logs import bind, get_logger
 from pacs.model.errors import ConfigurationError
-from pacs.model.peer import SERVICES, Peer
+from pacs.model.peer import USUAL, Peer
 
 log = get_logger(__name__)
 
@@ -274,6 +274,8 @@ class _Service:
         elif command == Command.C_ECHO_RQ:
             # Verification is always answered 0000 (PS3.4 A.4).
             self._answer(message, status.SUCCESS)
+        elif command == Command.C_FIND_RQ and worklist.is_asked(association, message):
+            worklist.find(self._archive, association, message, allowed=self._allowed("worklist") and self._is_there())
         elif command == Command.C_FIND_RQ:
             query.find(
                 self._archive, association, message, allowed=self._allowed("find"), sees_originals=self._sees_originals()
@@ -312,11 +314,16 @@ class _Service:
         if self._may is None:
             peer = self._archive.index.peers.get(self._association.requestor.ae_title.strip())
             # On loopback callers need no introduction; a configured peer is held to its permissions everywhere.
-            stranger = frozenset(SERVICES if self._association._server.open_to_all else ())
+            stranger = frozenset(USUAL if self._association._server.open_to_all else ())
             self._may = peer.may if peer is not None else stranger
             self._warn = peer is not None and "warn" in peer.options
             self._originals = peer is not None and peer.identity == "original" and self._calls_from(peer)
         return service in self._may
+
+    def _is_there(self) -> bool:
+        """Say whether the caller is a peer that calls from where it may; asked after `_allowed`."""
+        peer = self._archive.index.peers.get(self._association.requestor.ae_title.strip())
+        return peer is not None and ("any-address" in peer.options or self._calls_from(peer))
 
     def _sees_originals(self) -> bool:
         """Say whether the caller is a peer marked so; asked after `_allowed`."""

@@ -21,6 +21,7 @@ from pacs.index.peers import Peers
 from pacs.index.quarantine import QuarantineRows
 from pacs.index.tallies import Tallies
 from pacs.index.upkeep import Upkeep
+from pacs.index.worklist import WorklistItems
 from pacs.model.event import Event
 from pacs.model.instance import Arrival, Cleaned, IndexEntry, Location, Stored
 from pacs.model.job import Claim, HeldSeries, JobState, NewJob, SettledSeries
@@ -48,6 +49,7 @@ class Index:
         self.jobs = Jobs(connections)
         self.peers = Peers(connections)
         self.commitments = Commitments(connections)
+        self.worklist = WorklistItems(connections)
         self.quarantine = QuarantineRows(connections)
         self.tallies = Tallies(connections)
         self.access = Access(connections)

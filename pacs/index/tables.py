@@ -252,6 +252,25 @@ commitment = sa.Table(
     sa.Index("ix_commitment_ae_title_transaction_uid", "ae_title", "transaction_uid"),
 )
 
+# An item is sealed under the identity key; a digest is keyed, and says nothing without the key.
+worklist_item = sa.Table(
+    "worklist_item",
+    metadata,
+    sa.Column("item_id", Key, primary_key=True),
+    # scheduled | started | completed | discontinued
+    sa.Column("state", Key, nullable=False),
+    sa.Column("key_id", Key, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("added_at", Time, nullable=False),
+)
+
+worklist_digest = sa.Table(
+    "worklist_digest",
+    metadata,
+    sa.Column("item_id", Key, sa.ForeignKey("worklist_item.item_id"), primary_key=True),
+    sa.Column("digest", Key, primary_key=True, index=True),
+)
+
 quarantine = sa.Table(
     "quarantine",
     metadata,

@@ -12,7 +12,8 @@ class Event:
     Kinds: instance_conflict, instance_quarantined, series_complete, study_complete, job_queued, job_started, job_succeeded,
     job_skipped, job_failed, job_retried, job_cancelled, job_superseded. Audited: identity_found, identity_revealed,
     identity_restored, quarantine_released, quarantine_discarded, dimse_answered (who was answered what, and how often),
-    retrieve_answered (who retrieved how much, to where).
+    retrieve_answered (who retrieved how much, to where), worklist_shown,
+    worklist_changed.
     """
 
     event_id: int

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-SERVICES = ("echo", "store", "find", "move", "get", "commit")
-"""What a peer may ask of us."""
+SERVICES = ("echo", "store", "find", "move", "get", "commit", "worklist")
+"""What a peer may ask of us. "worklist" shows original identities."""
+USUAL = tuple(one for one in SERVICES if one != "worklist")
+"""What a peer may where nothing else was said, and a stranger on loopback."""
 OPTIONS = ("tls", "any-address", "user", "warn")
 """How we deal with a peer: "tls", we call it over TLS; "any-address", it may call from elsewhere than its host; "user", it must
 bring the name and secret of an API token; "warn", it is told by B000 that what it stored was changed."""
@@ -18,6 +20,6 @@ class Peer:
     ae_title: str
     host: str
     port: int
-    may: frozenset[str] = frozenset(SERVICES)
+    may: frozenset[str] = frozenset(USUAL)
     identity: str = "pseudonym"
     options: frozenset[str] = frozenset()

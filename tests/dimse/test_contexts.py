@@ -24,7 +24,7 @@ def test_s14_jpip_is_not_accepted() -> None:
 
 def test_s13_private_classes_and_services_we_lack_are_left_out() -> None:
     """They are answered with context result 3 by not being supported."""
-    proposed = [build_context(UID("1.2.826.0.1.999.1")), build_context("1.2.840.10008.5.1.4.31"), build_context(CT)]
+    proposed = [build_context(UID("1.2.826.0.1.999.1")), build_context("1.2.840.10008.5.1.4.37.1"), build_context(CT)]
 
     assert [str(one.abstract_syntax) for one in contexts.supported(proposed)] == [CT]
 

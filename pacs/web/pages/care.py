@@ -42,7 +42,7 @@ async def quarantined(request: Request) -> Response:
 async def release_one(request: Request) -> Response:
     """Let an object in, under the policy chosen; if it would come back, say why and leave it."""
     at, quarantine_id = door(request), request.path_params["quarantine"]
-    policy = str((await _fields(request)).get("policy", ""))
+    policy = str((await fields_of(request)).get("policy", ""))
 
     def work() -> str:
         stored = release(at.archive, quarantine_id, policy)
@@ -68,7 +68,7 @@ async def release_one(request: Request) -> Response:
 async def discard_one(request: Request) -> Response:
     """Destroy an object for good; the form asks for a tick first."""
     at, quarantine_id = door(request), request.path_params["quarantine"]
-    if (await _fields(request)).get("sure") != "yes":
+    if (await fields_of(request)).get("sure") != "yes":
         return await _one(request, "Tick the box first: it cannot be brought back.", status=400)
 
     def work() -> None:
@@ -98,7 +98,7 @@ async def policy(request: Request) -> Response:
 async def try_policy(request: Request) -> Response:
     """Try a policy on what was uploaded; nothing of it is kept."""
     at = door(request)
-    fields = await _fields(request, LARGEST_FORM_BYTES)
+    fields = await fields_of(request, LARGEST_FORM_BYTES)
     chosen, file = fields.get("policy", ""), fields.get("file", b"")
     if not isinstance(chosen, str) or not isinstance(file, bytes) or not file:
         return await _tester(request, None, "", "Choose a file first.", status=400)
@@ -190,7 +190,7 @@ async def _one(request: Request, problem: str, status: int = 200) -> Response:
     return response
 
 
-async def _fields(request: Request, largest: int = _FORM_BYTES) -> dict[str, str | bytes]:
+async def fields_of(request: Request, largest: int = _FORM_BYTES) -> dict[str, str | bytes]:
     """Return the fields of a form: text as str, a file as bytes. Raises `InvalidQuery` for what is no form or too large."""
     body = bytearray()
     async for chunk in request.stream():
