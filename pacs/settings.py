@@ -42,6 +42,7 @@ class DicomSettings:
     port: int = _setting(11112, "Port to listen on.")
     require_called_ae_title: bool = _setting(True, "Reject associations that call another AE title.")
     maximum_associations: int = _setting(32, "Associations served at once; more are rejected as transient.")
+    receivers: int = _setting(0, "Processes that receive; 0: one a core (Linux; elsewhere there is one).")
     maximum_pdu_size: int = _setting(131072, "Largest PDU we receive, in bytes.")
     maximum_object_mb: int = _setting(2048, "Largest data set accepted, in MiB; a larger one is answered A700.")
     idle_timeout_s: float = _setting(60.0, "Seconds of silence after which an association is aborted.")
@@ -408,6 +409,8 @@ def _check(settings: Settings) -> None:
     for name, port in (("dicom.port", dicom.port), ("dicom.tls_port", dicom.tls_port), ("web.port", settings.web.port)):
         if not 0 <= port <= 65535:
             raise ConfigurationError(f"{name} must be between 0 and 65535")
+    if dicom.receivers < 0:
+        raise ConfigurationError("dicom.receivers must not be negative")
     for name, value, allowed in (
         ("deid.quarantine_status", settings.deid.quarantine_status, {"C002", "0000"}),
         ("store.codec", settings.store.codec, {"htj2k", "none"}),

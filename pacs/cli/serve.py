@@ -59,13 +59,18 @@ def write_rules(settings: Settings) -> None:
 
 
 def scp() -> None:
-    """Run the DICOM server alone (one of the processes of `pacs serve`)."""
+    """Run the DICOM server alone (one of the processes of `pacs serve`), with its receivers."""
     from pacs.archive import Archive
+    from pacs.dimse import receivers
     from pacs.dimse.server import serve as serve_dimse
 
     stop = _stopper()
-    with _child("scp") as settings, Archive.opened(settings, writer="scp") as archive:
-        serve_dimse(archive, ready=None, stop=stop)
+    with _child("scp") as settings:
+        if receivers.wanted(settings) > 1:
+            receivers.serve(settings, stop=stop)
+        else:
+            with Archive.opened(settings, writer="scp") as archive:
+                serve_dimse(archive, ready=None, stop=stop)
 
 
 def web() -> None:

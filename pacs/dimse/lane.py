@@ -36,25 +36,25 @@ class AssociationLost(Exception):
 
 
 class Budget:
-    """Bytes of data sets that all associations together may hold."""
+    """What all associations together may hold: bytes of data sets, or places."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._used = 0
         self._lock = threading.Lock()
 
-    def take(self, size_bytes: int) -> bool:
+    def take(self, amount: int) -> bool:
         """Reserve; False if that is more than is left."""
         with self._lock:
-            if self._used + size_bytes > self._limit:
+            if self._used + amount > self._limit:
                 return False
-            self._used += size_bytes
+            self._used += amount
             return True
 
-    def give(self, size_bytes: int) -> None:
+    def give(self, amount: int) -> None:
         """Give a reservation back."""
         with self._lock:
-            self._used -= size_bytes
+            self._used -= amount
 
 
 class LaneDimse(DIMSEServiceProvider):
@@ -212,6 +212,24 @@ class LaneAssociation(Association):
         self.association_id = ""
         self.serve: Callable[[LaneAssociation, Message], None] | None = None
         self.ended: Callable[[LaneAssociation], None] | None = None
+        self.over: Callable[[], None] | None = None
+        self._places: Budget | None = None
+
+    def take_place(self, places: Budget) -> bool:
+        """Count this association among those that are served, until it is over; False where there is no place."""
+        if not places.take(1):
+            return False
+        self._places = places
+        return True
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            if self._places is not None:
+                self._places.give(1)
+            if self.over is not None:
+                self.over()
 
     def run_reactor(self) -> None:
         try:

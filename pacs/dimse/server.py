@@ -6,12 +6,13 @@ and over TLS; the limits hold for both together.
 """
 
 import contextlib
+import socket
 import ssl
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,12 +31,16 @@ from pacs.dimse.upper_layer import LaneSocket
 from pacs.logs import bind, get_logger
 from pacs.model.errors import ConfigurationError
 from pacs.model.peer import USUAL, Peer
+from pacs.settings import Settings
 
 log = get_logger(__name__)
 
 ARTIM_S = 15.0
 """How long a connection may take to ask for an association, or to close after we ended one (PS3.8 9.1.5)."""
-PERMANENT, SERVICE_USER, ACSE = 1, 1, 2
+PERMANENT, TRANSIENT = 1, 2
+SERVICE_USER, ACSE, PRESENTATION = 1, 2, 3
+LOCAL_LIMIT_EXCEEDED = 2
+_NO_LIMIT = 1 << 30
 
 
 def serve(archive: Archive, *, ready: Callable[[], None] | None = None, stop: threading.Event) -> None:
@@ -66,10 +71,24 @@ def serve(archive: Archive, *, ready: Callable[[], None] | None = None, stop: th
 
 
 def _stop(servers: "list[DicomServer]", drain_s: float) -> None:
+    drain(servers, drain_s)
+    log.info("dicom_stopped")
+
+
+def drain(servers: "Sequence[DicomServer]", seconds: float) -> None:
+    """Stop listening, wait for open associations, then abort those that are left."""
     for server in servers:
         server.close()
-    servers[0].drain(drain_s)
-    log.info("dicom_stopped")
+    deadline = time.monotonic() + seconds
+    while any(server.active_associations for server in servers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [association for server in servers for association in server.active_associations]
+    if left:
+        log.warning("associations_aborted", count=len(left))
+    for association in left:
+        association.terminate()
+    for association in left:
+        association.join(3.0)
 
 
 def listen(archive: Archive, *, beside: "DicomServer | None" = None) -> "DicomServer":
@@ -91,21 +110,52 @@ def listen(archive: Archive, *, beside: "DicomServer | None" = None) -> "DicomSe
             request_handler=_Handler,
         )
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        variable = "PACS_DICOM_PORT" if beside is None else "PACS_DICOM_TLS_PORT"
-        raise ConfigurationError(
-            f"DICOM port {port} is in use or not available on {dicom.host} ({reason}); stop the other program or set {variable}"
-        ) from error
+        raise port_refused(dicom.host, port, error, secured=beside is not None) from error
     server.open_to(archive, secured, beside)
     return server
 
 
-def _entity(archive: Archive) -> "_Entity":
+def fed(archive: Archive, budget: Budget, places: Budget, *, secured: bool, beside: "DicomServer | None") -> "DicomServer":
+    """Return a server that does not listen: another process accepts connections for it and hands them over (`receive`).
+
+    `budget` and `places` bound what all such processes hold together. Raises `ConfigurationError`.
+    """
     dicom = archive.settings.dicom
-    ae = _Entity(ae_title=dicom.ae_title)
+    ae = beside.ae if beside is not None else _entity(archive)
+    address = (dicom.host, dicom.tls_port if beside is not None else dicom.port)
+    handlers = [(evt.EVT_REQUESTED, _requested), (evt.EVT_SOP_EXTENDED, _extended)]
+    server = _Fed(ae, address, dicom.ae_title, ae.supported_contexts, evt_handlers=handlers, request_handler=_Handler)
+    server.open_to(archive, tls.server_context(dicom) if secured else None, beside)
+    server.budget, server.places = budget, places
+    return server
+
+
+def port_refused(host: str, port: int, error: OSError, *, secured: bool) -> ConfigurationError:
+    """Return what to say of a port that cannot be had."""
+    reason = error.strerror or type(error).__name__
+    variable = "PACS_DICOM_TLS_PORT" if secured else "PACS_DICOM_PORT"
+    return ConfigurationError(
+        f"DICOM port {port} is in use or not available on {host} ({reason}); stop the other program or set {variable}"
+    )
+
+
+def object_limit(settings: Settings) -> int:
+    """Return the largest data set that is accepted, in bytes."""
+    return settings.dicom.maximum_object_mb << 20
+
+
+def connection_limit(settings: Settings) -> int:
+    """Return how many connections may be open: those just beyond the limit of associations get a proper answer."""
+    return 4 * settings.dicom.maximum_associations + 64
+
+
+def _entity(archive: Archive) -> AE:
+    dicom = archive.settings.dicom
+    ae = AE(ae_title=dicom.ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_associations = dicom.maximum_associations
+    # The library would count connections that say nothing, and in one process only; see `_requested`.
+    ae.maximum_associations = _NO_LIMIT
     ae.maximum_pdu_size = dicom.maximum_pdu_size
     ae.acse_timeout = ARTIM_S
     ae.dimse_timeout = dicom.idle_timeout_s
@@ -121,17 +171,19 @@ class DicomServer(AssociationServer):
     request_queue_size = 128
     archive: Archive
     budget: Budget
+    places: Budget
     tls: ssl.SSLContext | None
 
     desk: commitment.Desk
+    on_end: Callable[[], None] | None = None
 
     def open_to(self, archive: Archive, secured: ssl.SSLContext | None, beside: "DicomServer | None" = None) -> None:
         """Tell the server whose door it is, over what it speaks, and with whom it shares what is one for the archive."""
         self.archive = archive
         self.tls = secured
-        limit = archive.settings.dicom.maximum_object_mb << 20
-        self.object_limit = limit
-        self.budget = beside.budget if beside is not None else Budget(2 * limit)
+        self.object_limit = object_limit(archive.settings)
+        self.budget = beside.budget if beside is not None else Budget(2 * self.object_limit)
+        self.places = beside.places if beside is not None else Budget(archive.settings.dicom.maximum_associations)
         self.desk = beside.desk if beside is not None else commitment.Desk(archive)
         self.open_to_all = entrance.is_loopback(archive.settings)
         self._serving = self._closed = False
@@ -142,8 +194,8 @@ class DicomServer(AssociationServer):
         super().serve_forever(poll_interval)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Refuse connections that are far beyond the limit of associations; those just beyond it get a proper answer."""
-        return len(self.active_associations) < 4 * self.ae.maximum_associations + 64
+        """Refuse connections that are far beyond the limit of associations."""
+        return len(self.active_associations) < connection_limit(self.archive.settings)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what went wrong with one connection; the others go on."""
@@ -162,27 +214,33 @@ class DicomServer(AssociationServer):
                 super(AssociationServer, self).shutdown()
             self.server_close()
 
+    def receive(self, connection: socket.socket, ended: Callable[[], None]) -> None:
+        """Serve a connection that another process has accepted; `ended` is called once, when it is over."""
+        try:
+            address = connection.getpeername()
+            # The handler is made by the library; what it should say at the end travels beside.
+            self.on_end = ended
+            self.process_request(connection, address)
+        except Exception:
+            self.handle_error(connection, None)
+            self.shutdown_request(connection)
+            ended()
+        finally:
+            self.on_end = None
+
     def drain(self, seconds: float) -> None:
-        """Stop listening, wait for open associations, then abort those that are left."""
-        self.close()
-        deadline = time.monotonic() + seconds
-        while self.active_associations and time.monotonic() < deadline:
-            time.sleep(0.05)
-        left = self.active_associations
-        if left:
-            log.warning("associations_aborted", count=len(left))
-        for association in left:
-            association.terminate()
-        for association in left:
-            association.join(3.0)
+        """Stop listening, and end what is open as `drain` does."""
+        drain([self], seconds)
 
 
-class _Entity(AE):
-    """Counts an association from its request on: connections that say nothing take no place from those that do."""
+class _Fed(DicomServer):
+    """A server to which connections are given."""
 
-    @property
-    def active_associations(self) -> list[LaneAssociation]:
-        return [one for one in super().active_associations if one.requestor.primitive is not None]
+    def server_bind(self) -> None:
+        """Another process has the port."""
+
+    def server_activate(self) -> None:
+        """Another process listens."""
 
 
 class _Handler(RequestHandler):
@@ -199,6 +257,7 @@ class _Handler(RequestHandler):
         association.association_id = str(uuid.uuid4())
         service = _Service(server.archive, association)
         association.serve, association.ended = service.serve, service.ended
+        association.over = server.on_end
         connection = self.request if server.tls is None else TlsConnection.accepted(self.request, server.tls)
         association.set_socket(LaneSocket(association, client_socket=connection))
         association.acceptor.maximum_length = self.ae.maximum_pdu_size
@@ -237,6 +296,13 @@ def _requested(event: Any) -> None:
     if reason:
         log.warning("association_rejected", called_ae_title=called, reason=reason)
         association.acse.send_reject(PERMANENT, source, reason)
+        association.is_rejected = True
+        association.kill()
+        return
+    # Counted from the request on: connections that say nothing take no place from those that do.
+    if not association.take_place(server.places):
+        log.warning("association_rejected", called_ae_title=called, reason=LOCAL_LIMIT_EXCEEDED)
+        association.acse.send_reject(TRANSIENT, PRESENTATION, LOCAL_LIMIT_EXCEEDED)
         association.is_rejected = True
         association.kill()
         return
