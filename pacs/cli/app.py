@@ -12,6 +12,7 @@ from pacs.cli import (
     jobs,
     keys,
     peers,
+    phantom,
     processors,
     quarantine,
     score,
@@ -61,6 +62,7 @@ app.command("import", rich_help_panel=USE)(studies.import_files)
 app.command("send", rich_help_panel=USE)(studies.send)
 app.command("jobs", rich_help_panel=USE)(jobs.jobs)
 app.add_typer(processors.app, name="processors", rich_help_panel=USE)
+app.add_typer(phantom.app, name="phantom", rich_help_panel=USE)
 app.command("score", rich_help_panel=USE)(score.score)
 app.add_typer(worklist.app, name="worklist", rich_help_panel=USE)
 

@@ -177,3 +177,10 @@ def mesh(
     axes = [np.arange(count) * step + start for count, step, start in zip(shape, spacing, reversed(origin), strict=True)]
     z, y, x = np.meshgrid(*axes, indexing="ij")
     return z, y, x
+
+
+def code(value: str, scheme: str, meaning: str) -> Dataset:
+    """Return an item of a code sequence (PS3.3 8)."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item

@@ -1,12 +1,13 @@
 """Chests: lungs of known volume on a table; a small chest with vessels, nodules or plaques."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from pacs.phantoms.base import dataset, mesh, stack
+from pacs.phantoms.base import Three, dataset, mesh, stack
 
 
 def lungs(*, joined: bool = False) -> tuple[list[Dataset], NDArray[Any]]:
@@ -69,7 +70,7 @@ PLAQUES = (((-8.0, -12.0, 70.0), (4, 3), 250.0), ((10.0, -8.0, 82.0), (3, 3), 45
 """Corner near (x, y, z), pixels (rows, columns) in one slice, and HU of each plaque between the lungs."""
 
 
-def chest(*, nodules: bool = True, plaques: bool = False) -> list[Dataset]:
+def chest(*, nodules: Sequence[tuple[Three, float]] = NODULES, plaques: bool = False, noise: float = 6.0) -> list[Dataset]:
     """Return a small chest CT, 90 slices of 1.5 mm: two lungs with vessels, a spine, and nodules or plaques."""
     shape, spacing, origin = (90, 110, 130), (1.5, 1.8, 1.8), (-116.1, -98.1, 8.0)
     z, y, x = mesh(shape, spacing, origin)
@@ -82,12 +83,11 @@ def chest(*, nodules: bool = True, plaques: bool = False) -> list[Dataset]:
             # Vessels: tubes of 4 mm across, along x.
             values[lung & (np.hypot(y - dy, z - dz) < 2) & (np.abs(x) > 25)] = 30
     values[np.hypot(x, y - 60) < 14] = 500
-    if nodules:
-        for (cx, cy, cz), diameter in NODULES:
-            values[(x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 < (diameter / 2) ** 2] = 40
+    for (cx, cy, cz), diameter in nodules:
+        values[(x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 < (diameter / 2) ** 2] = 40
     if plaques:
         for place, size, value in PLAQUES:
             index = [round((place[2] - 8) / 1.5), round((place[1] + 98.1) / 1.8), round((place[0] + 116.1) / 1.8)]
             values[index[0], index[1] : index[1] + size[0], index[2] : index[2] + size[1]] = value
-    values += np.random.default_rng(11).normal(0, 6, shape)
+    values += np.random.default_rng(11).normal(0, noise, shape)
     return stack(values, spacing, origin)

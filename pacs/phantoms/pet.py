@@ -63,13 +63,17 @@ def pet_ct(*, same_frame: bool = True, corrected: bool = True) -> tuple[list[Dat
             CollimatorType="RING",
             KVP=None,
         )
+        window = Dataset()
+        window.EnergyWindowLowerLimit, window.EnergyWindowUpperLimit = "435", "650"
         drug = Dataset()
         drug.RadiopharmaceuticalStartTime = "091500"
         drug.RadionuclideTotalDose = "370000000"
         drug.RadionuclideHalfLife = "6588"
         drug.RadionuclideCodeSequence = Sequence()
         one.RadiopharmaceuticalInformationSequence = Sequence([drug])
-        one.EnergyWindowRangeSequence = Sequence()
+        one.EnergyWindowRangeSequence = Sequence([window])
+        one.DecayFactor = "1.46"
+        del one.PatientPosition
         one.PatientOrientationCodeSequence = Sequence()
         one.PatientGantryRelationshipCodeSequence = Sequence()
         pet.append(one)
@@ -97,6 +101,8 @@ def hot_spheres(*, spacing: float = 4.0, fwhm_mm: float = 0.0) -> list[Dataset]:
     drug.RadionuclideTotalDose = "370000000"
     drug.RadionuclideHalfLife = "6588"
     drug.RadionuclideCodeSequence = Sequence()
+    window = Dataset()
+    window.EnergyWindowLowerLimit, window.EnergyWindowUpperLimit = "435", "650"
     factor = 80000 / (3.7e8 * 2 ** (-3600 / 6588))
     return stack(
         uptake / factor / 2,
@@ -124,7 +130,9 @@ def hot_spheres(*, spacing: float = 4.0, fwhm_mm: float = 0.0) -> list[Dataset]:
         WindowCenter="10000",
         WindowWidth="20000",
         RadiopharmaceuticalInformationSequence=Sequence([drug]),
-        EnergyWindowRangeSequence=Sequence(),
+        EnergyWindowRangeSequence=Sequence([window]),
+        DecayFactor="1.46",
+        PatientPosition=None,
         PatientOrientationCodeSequence=Sequence(),
         PatientGantryRelationshipCodeSequence=Sequence(),
     )

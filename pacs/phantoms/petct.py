@@ -18,6 +18,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from pacs.phantoms.base import code
+
 IDENTITY = {
     "PatientName": "Vantongeren^Philippa^Isolde",
     "PatientID": "HOSP-88412907",
@@ -222,18 +224,14 @@ def _pet_slices(common: Dataset) -> Iterator[Dataset]:
         ds.NumberOfSlices, ds.ImageIndex = PET_GRID.shape[0], index + 1
         ds.CollimatorType, ds.ReconstructionMethod = "NONE", "OSEM"
         ds.FrameReferenceTime, ds.ActualFrameDuration = "0", "180000"
+        ds.DecayFactor = "1.01"
+        del ds.PatientPosition  # PS3.3 C.7.3.1.1.2: not beside Patient Orientation Code Sequence
         tracer = Dataset()
         tracer.Radiopharmaceutical = "FDG"
         tracer.RadiopharmaceuticalStartTime = "091500"
         tracer.RadionuclideTotalDose, tracer.RadionuclideHalfLife = f"{DOSE_BQ:g}", f"{HALF_LIFE_S:g}"
-        tracer.RadionuclideCodeSequence = [_code("77004003", "SCT", "^18^Fluorine")]
+        tracer.RadionuclideCodeSequence = [code("77004003", "SCT", "^18^Fluorine")]
         ds.RadiopharmaceuticalInformationSequence = [tracer]
-        ds.PatientOrientationCodeSequence = [_code("102538003", "SCT", "recumbent")]
-        ds.PatientGantryRelationshipCodeSequence = [_code("102540008", "SCT", "headfirst")]
+        ds.PatientOrientationCodeSequence = [code("102538003", "SCT", "recumbent")]
+        ds.PatientGantryRelationshipCodeSequence = [code("102540008", "SCT", "headfirst")]
         yield ds
-
-
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item

@@ -4,7 +4,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from pacs.phantoms.base import dataset, read
+from pacs.phantoms.base import code, dataset, read
 
 
 def radiograph(*, modality: str = "CR", for_processing: bool = False) -> Dataset:
@@ -39,9 +39,11 @@ def radiograph(*, modality: str = "CR", for_processing: bool = False) -> Dataset
         one.PixelIntensityRelationshipSign = 1
         one.PresentationLUTShape = "IDENTITY"
         one.RescaleType = "US"
-        region = Dataset()
-        region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "816094009", "SCT", "Chest"
-        one.AnatomicRegionSequence = Sequence([region])
+        one.ImageLaterality, one.LossyImageCompression, one.BurnedInAnnotation = "U", "00", "NO"
+        one.WindowCenter, one.WindowWidth = "1400", "1600"
+        one.DetectorType, one.PositionerType = "DIRECT", "COLUMN"
+        one.AcquisitionContextSequence = Sequence()
+        one.AnatomicRegionSequence = Sequence([code("816094009", "SCT", "Chest")])
     return one
 
 

@@ -7,7 +7,6 @@ source's; provenance follows PS3.3 C.7.6.1.1.3 (derivation), C.7.6.16.2.6 and C.
 
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.coding import Code
 
+from pacs.dicom.uids import uid_of
 from pacs.processing import standard
 from pacs.processing.enhanced import Frame, stored_as
 from pacs.processing.series import Geometry
@@ -51,11 +51,7 @@ class Provenance:
 
     def uid(self, *parts: str | int) -> str:
         """Return the UID of a part of this job's result: always the same one."""
-        digest = bytearray(hashlib.sha256("|".join(map(str, (self.job_key, *parts))).encode()).digest()[:16])
-        # PS3.5 B.2: a UID under 2.25 is a UUID; version 8 (RFC 9562 5.8) is for UUIDs that people reckon themselves.
-        digest[6] = digest[6] & 0x0F | 0x80
-        digest[8] = digest[8] & 0x3F | 0x80
-        return f"2.25.{uuid.UUID(bytes=bytes(digest)).int}"
+        return uid_of(hashlib.sha256("|".join(map(str, (self.job_key, *parts))).encode()).digest())
 
     @property
     def parameters_json(self) -> str:
@@ -188,7 +184,7 @@ def place(dataset: Dataset, geometry: Geometry, frame: int) -> None:
 
 def conditional(dataset: Dataset) -> None:
     """Settle what PS3.3 C.7.3.1 asks for by condition and sources often lack or have too much of."""
-    if dataset.get("PatientOrientationCodeSequence"):
+    if "PatientOrientationCodeSequence" in dataset:
         if "PatientPosition" in dataset:
             del dataset["PatientPosition"]  # C.7.3.1.1.2: never both
     elif dataset.get("Modality") in ("CT", "MR", "PT") and "PatientPosition" not in dataset:

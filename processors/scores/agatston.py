@@ -8,7 +8,7 @@ from processors.agatston import agatston, weight
 def score() -> Measured:
     datasets, truth = phantoms.calcium()
     segmentation, measurements = outputs(agatston, datasets, radius_mm=100.0)
-    chest = phantoms.chest(nodules=False, plaques=True)
+    chest = phantoms.chest(nodules=(), plaques=True)
     by_itself, own = outputs(agatston, chest)
     pixel = 1.8 * 1.8
     expected = sum(rows * columns * pixel * weight(value) for _, (rows, columns), value in phantoms.PLAQUES) / 2
