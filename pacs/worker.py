@@ -23,6 +23,7 @@ from pacs.queue import QUEUES, TASK, broker_url, make_app
 from pacs.settings import Settings, as_environment, load
 
 log = logs.get_logger(__name__)
+TRIES = 8
 
 
 class _Pool:
@@ -42,7 +43,12 @@ def run(job_id: str) -> None:
         settings = load()
         _Pool.registry = discover(settings.plugins_path)
         _Pool.archive = Archive.open(settings, writer=_writer())
-    run_job(_Pool.archive, _Pool.registry, job_id, worker=_writer(), stop=_Pool.stop)
+    # The bell says that there is work; which is first, the rows say. Whoever loses the race for one looks for the next.
+    jobs = _Pool.archive.index.jobs
+    for _ in range(TRIES):
+        chosen = jobs.first_due(job_id)
+        if chosen is None or run_job(_Pool.archive, _Pool.registry, chosen, worker=_writer(), stop=_Pool.stop) is not None:
+            return
 
 
 def main(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> int:

@@ -6,14 +6,14 @@ a complete series due again. Series that were made here are never due: rules mus
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index import feed, jobs
+from pacs.index import feed, succession
 from pacs.index import tables as t
-from pacs.index.connections import Connections
+from pacs.index.connections import Connections, Row
 from pacs.index.search import visible
 from pacs.model.job import NewJob, SettledSeries
 
@@ -60,22 +60,39 @@ def settled(
         return [*due, *_settled_studies(connection, now, study_settle_s)]
 
 
+def subjects(
+    connections: Connections, *, since: float = 0.0, study_instance_uid: str = "", series_instance_uid: str = ""
+) -> Iterator[SettledSeries]:
+    """Yield what rules look at, as they see it when it has come to rest: series, and each study after its series.
+
+    Those with an arrival at or after `since`, of one study, or of one series (and then its study is left out).
+    """
+    newer = [t.series.c.last_arrival >= since] if since else []
+    if study_instance_uid:
+        newer.append(t.study.c.study_instance_uid == study_instance_uid)
+    if series_instance_uid:
+        newer.append(t.series.c.series_instance_uid == series_instance_uid)
+    own = sa.and_(~t.series.c.derived, t.series.c.instances > 0)
+    studies = (
+        sa.select(t.study.c.pk)
+        .where(sa.exists(sa.select(1).select_from(t.series).where(t.series.c.study_pk == t.study.c.pk, own, *newer)))
+        .order_by(t.study.c.last_arrival, t.study.c.pk)
+    )
+    with connections.read() as connection:
+        pks = connection.scalars(studies).all()
+    for pk in pks:
+        with connections.read() as connection:
+            of_study = _series_at_rest(sa.literal(True)).where(own, t.study.c.pk == pk, *newer)
+            found = [_series_subject(connection, row, row.completion) for row in connection.execute(of_study).all()]
+            if not series_instance_uid:
+                found += _study_subjects(connection, _studies_at_rest().where(t.study.c.pk == pk))
+        yield from found
+
+
 def _settled_series(connection: sa.Connection, now: float, settle_s: float, quiet_s: float) -> list[SettledSeries]:
     evident = sa.and_(t.series.c.evidence != "", t.series.c.last_arrival <= now - settle_s, ~is_open())
     statement = (
-        sa.select(
-            t.series.c.pk,
-            t.series.c.series_instance_uid,
-            t.series.c.generation,
-            t.series.c.instances,
-            t.series.c.evidence,
-            t.series.c.attributes,
-            t.study.c.study_instance_uid,
-            t.study.c.attributes.label("study_attributes"),
-            t.patient.c.attributes.label("patient_attributes"),
-            evident.label("evident"),
-        )
-        .select_from(t.series.join(t.study).join(t.patient))
+        _series_at_rest(evident)
         .where(
             ~t.series.c.derived,
             t.series.c.instances > 0,
@@ -83,25 +100,48 @@ def _settled_series(connection: sa.Connection, now: float, settle_s: float, quie
             sa.or_(evident, t.series.c.last_arrival <= now - quiet_s),
             ~holds(),
         )
-        .order_by(t.series.c.last_arrival, t.series.c.pk)
         .limit(_AT_ONCE)
     )
     return [
-        SettledSeries(
-            study_instance_uid=row.study_instance_uid,
-            series_instance_uid=row.series_instance_uid,
-            generation=row.generation,
-            completion=row.evidence if row.evident else f"quiet for {quiet_s:g} s",
-            attributes={
-                **middle_attributes(connection, row.pk, row.instances),
-                **row.patient_attributes,
-                **row.study_attributes,
-                **row.attributes,
-                "NumberOfSeriesRelatedInstances": str(row.instances),
-            },
-        )
+        _series_subject(connection, row, row.evidence if row.evident else f"quiet for {quiet_s:g} s")
         for row in connection.execute(statement).all()
     ]
+
+
+def _series_at_rest(evident: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return (
+        sa.select(
+            t.series.c.pk,
+            t.series.c.series_instance_uid,
+            t.series.c.generation,
+            t.series.c.instances,
+            t.series.c.evidence,
+            t.series.c.completion,
+            t.series.c.attributes,
+            t.study.c.study_instance_uid,
+            t.study.c.attributes.label("study_attributes"),
+            t.patient.c.attributes.label("patient_attributes"),
+            evident.label("evident"),
+        )
+        .select_from(t.series.join(t.study).join(t.patient))
+        .order_by(t.series.c.last_arrival, t.series.c.pk)
+    )
+
+
+def _series_subject(connection: sa.Connection, row: Row, completion: str) -> SettledSeries:
+    return SettledSeries(
+        study_instance_uid=row.study_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        generation=row.generation,
+        completion=completion,
+        attributes={
+            **middle_attributes(connection, row.pk, row.instances),
+            **row.patient_attributes,
+            **row.study_attributes,
+            **row.attributes,
+            "NumberOfSeriesRelatedInstances": str(row.instances),
+        },
+    )
 
 
 def middle_attributes(connection: sa.Connection, series_pk: int, instances: int) -> dict[str, str]:
@@ -127,7 +167,16 @@ def _settled_studies(connection: sa.Connection, now: float, study_settle_s: floa
         )
         .correlate(t.study)
     )
-    statement = (
+    statement = _studies_at_rest().where(
+        t.study.c.scheduled_generation < t.study.c.generation,
+        t.study.c.last_arrival <= now - study_settle_s,
+        ~unfinished,
+    )
+    return _study_subjects(connection, statement.limit(_AT_ONCE))
+
+
+def _studies_at_rest() -> sa.Select[Any]:
+    return (
         sa.select(
             t.study.c.pk,
             t.study.c.study_instance_uid,
@@ -136,14 +185,11 @@ def _settled_studies(connection: sa.Connection, now: float, study_settle_s: floa
             t.patient.c.attributes.label("patient_attributes"),
         )
         .join(t.patient)
-        .where(
-            t.study.c.scheduled_generation < t.study.c.generation,
-            t.study.c.last_arrival <= now - study_settle_s,
-            ~unfinished,
-        )
         .order_by(t.study.c.last_arrival, t.study.c.pk)
-        .limit(_AT_ONCE)
     )
+
+
+def _study_subjects(connection: sa.Connection, statement: sa.Select[Any]) -> list[SettledSeries]:
     settled = []
     for row in connection.execute(statement).all():
         own = sa.select(t.series.c.modality, t.series.c.instances).where(
@@ -170,6 +216,15 @@ def _settled_studies(connection: sa.Connection, now: float, study_settle_s: floa
     return settled
 
 
+def study_at_rest(connections: Connections, study_instance_uid: str) -> bool:
+    """Whether a study has been scheduled in its present generation: nothing of it is still to come, as far as we know."""
+    statement = sa.select(t.study.c.pk).where(
+        t.study.c.study_instance_uid == study_instance_uid, t.study.c.scheduled_generation >= t.study.c.generation
+    )
+    with connections.read() as connection:
+        return connection.execute(statement).first() is not None
+
+
 def scheduled(connections: Connections, settled: SettledSeries, new: Sequence[NewJob], now: float) -> list[str]:
     """Mark this generation as scheduled and insert its jobs, in one transaction; returns the ids of jobs that are new.
 
@@ -188,7 +243,7 @@ def scheduled(connections: Connections, settled: SettledSeries, new: Sequence[Ne
             completion=settled.completion,
             generation=settled.generation,
         )
-        job_ids, entries = jobs.insert(connections, connection, new, now)
+        job_ids, entries = succession.insert(connections, connection, new, now)
         feed.record(connections, connection, [complete, *entries])
         return job_ids
 

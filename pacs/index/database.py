@@ -10,15 +10,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index import complete, feed, held, overview, schema, search, write
-from pacs.index import jobs as jobs_table
+from pacs.index import complete, feed, held, overview, schema, search, succession, write
 from pacs.index import tables as t
 from pacs.index.access import Access
+from pacs.index.chains import Chains
 from pacs.index.commitments import Commitments
 from pacs.index.connections import Connections
 from pacs.index.jobs import Jobs
 from pacs.index.peers import Peers
 from pacs.index.quarantine import QuarantineRows
+from pacs.index.recalls import Recalls
 from pacs.index.tallies import Tallies
 from pacs.index.upkeep import Upkeep
 from pacs.index.worklist import WorklistItems
@@ -47,6 +48,8 @@ class Index:
         self._connections = connections
         self._conflict = conflict
         self.jobs = Jobs(connections)
+        self.chains = Chains(connections, self.jobs)
+        self.recalls = Recalls(connections)
         self.peers = Peers(connections)
         self.commitments = Commitments(connections)
         self.worklist = WorklistItems(connections)
@@ -101,7 +104,7 @@ class Index:
             stored = write.add(self._connections, connection, group, now, self._conflict)
             if finishing is not None:
                 output = {one.key.series_instance_uid for one in group}
-                ended = jobs_table.finish(connection, finishing, JobState.SUCCEEDED, "", output, now)
+                ended = succession.finish(connection, finishing, JobState.SUCCEEDED, "", output, now)
                 feed.record(self._connections, connection, ended)
             return stored
 
@@ -153,7 +156,7 @@ class Index:
 
         def work(connection: sa.Connection) -> list[bool]:
             taken, entries = held.cleaned(self._connections, connection, results, now)
-            ended = jobs_table.finish(connection, finishing, JobState.SUCCEEDED, reason, (), now)
+            ended = succession.finish(connection, finishing, JobState.SUCCEEDED, reason, (), now)
             feed.record(self._connections, connection, [*entries, *ended])
             return taken
 
@@ -242,6 +245,24 @@ class Index:
         the list is empty, where another process scheduled it first.
         """
         return complete.scheduled(self._connections, settled, jobs, self._connections.clock())
+
+    def subjects(
+        self, *, since: float = 0.0, study_instance_uid: str = "", series_instance_uid: str = ""
+    ) -> Iterator[SettledSeries]:
+        """Yield what rules look at as if it had just come to rest: series that arrived since then, each study after its series.
+
+        Of one study or of one series alone where they are named.
+        """
+        return complete.subjects(
+            self._connections,
+            since=since,
+            study_instance_uid=study_instance_uid,
+            series_instance_uid=series_instance_uid,
+        )
+
+    def study_at_rest(self, study_instance_uid: str) -> bool:
+        """Whether a study was scheduled in its present generation."""
+        return complete.study_at_rest(self._connections, study_instance_uid)
 
     def settled_held(self, now: float, *, settle_s: float, quiet_s: float) -> list[HeldSeries]:
         """Return series at rest that hold instances to be cleaned, for which no job was made yet, oldest first."""

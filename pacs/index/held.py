@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index import feed, jobs
+from pacs.index import feed, succession
 from pacs.index import tables as t
 from pacs.index.attributes import columns_of, split
 from pacs.index.complete import is_open
@@ -78,7 +78,7 @@ def scheduled(connections: Connections, series: HeldSeries, new: Sequence[NewJob
         )
         if marked.rowcount != 1:
             return []
-        job_ids, entries = jobs.insert(connections, connection, new, now)
+        job_ids, entries = succession.insert(connections, connection, new, now)
         feed.record(connections, connection, entries)
         return job_ids
 

@@ -5,7 +5,6 @@ worker that was thought dead commits nothing, however often a message is deliver
 question in one: what is to be announced, and which leases have run out.
 """
 
-import uuid
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -14,12 +13,13 @@ import sqlalchemy as sa
 from pacs.index import feed
 from pacs.index import tables as t
 from pacs.index.connections import Connections, Row
+from pacs.index.succession import CHANGED, entry, finish, held, insert, queued
 from pacs.model.errors import NotFound
 from pacs.model.job import Claim, Job, JobState, NewJob
 
-CHANGED = "its input has changed since"
 OPEN = (JobState.QUEUED.value, JobState.RUNNING.value)
-_COLUMNS = [column for column in t.job.c if column.name not in ("owner", "lease_until", "due_at", "dispatched_at")]
+_OURS = ("owner", "lease_until", "due_at", "dispatched_at", "outdated", "followed")
+_COLUMNS = [column for column in t.job.c if column.name not in _OURS]
 
 
 class Jobs:
@@ -91,7 +91,9 @@ class Jobs:
         """End a job that went wrong; with `retry_in_s` it is queued again and due after so long."""
         if retry_in_s is None:
             return self._end(claim, JobState.FAILED, reason)
-        values = _queued(self._connections.clock() + retry_in_s) | {"reason": reason}
+        if self._as_owner(claim, {"state": JobState.SUPERSEDED.value, "reason": CHANGED}, "job_superseded", t.job.c.outdated):
+            return True
+        values = queued(self._connections.clock() + retry_in_s) | {"reason": reason}
         return self._as_owner(claim, values, "job_retried")
 
     def cancel(self, job_id: str) -> bool:
@@ -106,17 +108,19 @@ class Jobs:
 
     def again(self, job_id: str) -> bool:
         """Queue a job that has ended once more, all tries before it. False if it has not ended. Raises `NotFound`."""
-        values = _queued(self._connections.clock()) | {
+        values = queued(self._connections.clock()) | {
             "attempt": 0,
             "reason": "",
             "note": "",
             "progress": 0.0,
             "finished_at": None,
+            "outdated": False,
+            "followed": False,
         }
         return self._change(job_id, t.job.c.state.not_in(OPEN), values, "job_queued")
 
     def due(self, now: float, limit: int = 100, *, attempts: int = 3, redispatch_s: float = 30.0) -> list[tuple[str, str]]:
-        """Return (job id, queue) of what should be announced to workers, oldest first.
+        """Return (job id, queue) of what should be announced to workers, by priority, oldest first.
 
         Jobs whose lease has run out are queued again first, or failed if they were tried `attempts` times: a job that kills its
         worker must not do so for ever. What was announced less than `redispatch_s` ago is left out; mark with `dispatched`.
@@ -129,11 +133,57 @@ class Jobs:
                 t.job.c.due_at <= now,
                 sa.or_(t.job.c.dispatched_at.is_(None), t.job.c.dispatched_at <= now - redispatch_s),
             )
-            .order_by(t.job.c.due_at, t.job.c.created_at, t.job.c.job_id)
+            .order_by(t.job.c.priority, t.job.c.due_at, t.job.c.created_at, t.job.c.job_id)
             .limit(limit)
         )
         with self._connections.read() as connection:
             return [(row.job_id, row.queue) for row in connection.execute(statement)]
+
+    def first_due(self, job_id: str) -> str | None:
+        """Return what a worker should do at the bell of a job: the first, by priority, of what was announced in its queue."""
+        queue = sa.select(t.job.c.queue).where(t.job.c.job_id == job_id).scalar_subquery()
+        statement = (
+            sa.select(t.job.c.job_id)
+            .where(
+                t.job.c.queue == queue,
+                t.job.c.state == JobState.QUEUED.value,
+                t.job.c.due_at <= self._connections.clock(),
+                t.job.c.dispatched_at.is_not(None),
+            )
+            .order_by(t.job.c.priority, t.job.c.due_at, t.job.c.created_at, t.job.c.job_id)
+            .limit(1)
+        )
+        with self._connections.read() as connection:
+            return connection.execute(statement).scalar()
+
+    def postpone(self, job_ids: Collection[str], due_at: float, reason: str) -> None:
+        """Let jobs that wait, wait until `due_at`, and say why."""
+        if not job_ids:
+            return
+        waiting = sa.and_(self._connections.one_of(t.job.c.job_id, job_ids), t.job.c.state == JobState.QUEUED.value)
+        with self._connections.write() as connection:
+            connection.execute(sa.update(t.job).where(waiting).values(due_at=due_at, dispatched_at=None, reason=reason))
+
+    def announced(self, rule: str) -> list[str]:
+        """Return the jobs of a rule that were announced and not begun."""
+        announced = sa.and_(t.job.c.state == JobState.QUEUED.value, t.job.c.dispatched_at.is_not(None))
+        with self._connections.read() as connection:
+            return [*connection.scalars(sa.select(t.job.c.job_id).where(t.job.c.rule == rule, announced))]
+
+    def rules_of(self, job_ids: Collection[str]) -> dict[str, str]:
+        """Return the rule of each job, in the order of `job_ids`."""
+        statement = sa.select(t.job.c.job_id, t.job.c.rule).where(self._connections.one_of(t.job.c.job_id, job_ids))
+        with self._connections.read() as connection:
+            found = dict(connection.execute(statement).tuples().all())
+        return {job_id: found[job_id] for job_id in job_ids if job_id in found}
+
+    def begun(self, rule: str, since: float) -> tuple[int, list[float]]:
+        """Return how many jobs of a rule run now, and when those that were begun after `since` were, oldest first."""
+        of_rule = t.job.c.rule == rule
+        running = sa.select(sa.func.count()).where(of_rule, t.job.c.state == JobState.RUNNING.value)
+        begun = sa.select(t.job.c.started_at).where(of_rule, t.job.c.started_at > since).order_by(t.job.c.started_at)
+        with self._connections.read() as connection:
+            return connection.execute(running).scalar_one(), [float(one) for one in connection.scalars(begun)]
 
     def dispatched(self, job_ids: Collection[str]) -> None:
         """Note that these were announced now."""
@@ -205,12 +255,12 @@ class Jobs:
             outputs = _outputs(self._connections, connection, {row.job_id for row in rows})
         return [_job(row, outputs) for row in rows]
 
-    def _as_owner(self, claim: Claim, values: dict[str, Any], kind: str = "") -> bool:
+    def _as_owner(self, claim: Claim, values: dict[str, Any], kind: str = "", *where: sa.ColumnElement[bool]) -> bool:
         def work(connection: sa.Connection) -> bool:
-            held = connection.execute(sa.update(t.job).where(*_held(claim)).values(values)).rowcount == 1
-            if held and kind:
+            still = connection.execute(sa.update(t.job).where(*held(claim), *where).values(values)).rowcount == 1
+            if still and kind:
                 self._record(connection, kind, claim.job_id)
-            return held
+            return still
 
         return self._connections.retrying(work)
 
@@ -245,148 +295,27 @@ class Jobs:
 
         def work(connection: sa.Connection) -> None:
             rows = connection.execute(
-                self._connections.for_update(sa.select(t.job.c.job_id, t.job.c.attempt).where(lost).order_by(t.job.c.job_id))
+                self._connections.for_update(
+                    sa.select(t.job.c.job_id, t.job.c.attempt, t.job.c.outdated).where(lost).order_by(t.job.c.job_id)
+                )
             ).all()
+            entries = []
             for row in rows:
-                values = _queued(now) | {"reason": "its worker stopped answering"}
-                spent = row.attempt >= attempts
-                if spent:
-                    reason = f"its worker stopped answering {row.attempt} times"
-                    values |= {"state": JobState.FAILED.value, "finished_at": now, "reason": reason}
+                kind, values = "job_retried", queued(now) | {"reason": "its worker stopped answering"}
+                if row.outdated:
+                    kind, state, reason = "job_superseded", JobState.SUPERSEDED, CHANGED
+                elif row.attempt >= attempts:
+                    kind, state, reason = "job_failed", JobState.FAILED, f"its worker stopped answering {row.attempt} times"
+                if kind != "job_retried":
+                    values |= {"state": state.value, "finished_at": now, "reason": reason}
                 connection.execute(sa.update(t.job).where(t.job.c.job_id == row.job_id).values(values))
-            feed.record(
-                self._connections,
-                connection,
-                [
-                    _entry(connection, "job_failed" if row.attempt >= attempts else "job_retried", row.job_id, now)
-                    for row in rows
-                ],
-            )
+                entries.append(entry(connection, kind, row.job_id, now))
+            feed.record(self._connections, connection, entries)
 
         self._connections.retrying(work)
 
     def _record(self, connection: sa.Connection, kind: str, job_id: str) -> None:
-        feed.record(self._connections, connection, [_entry(connection, kind, job_id, self._connections.clock())])
-
-
-def insert(
-    connections: Connections, connection: sa.Connection, new: Sequence[NewJob], now: float
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """Insert jobs whose key is new; returns their ids and the events to record.
-
-    Older jobs of the same rule and processor over the same series are superseded: their inputs have changed since.
-    """
-    job_ids: list[str] = []
-    entries: list[dict[str, Any]] = []
-    for one in new:
-        job_id = str(uuid.uuid4())
-        inputs = "\\".join(sorted(one.series_instance_uids))
-        row = {
-            "job_id": job_id,
-            "job_key": one.job_key,
-            "processor": one.processor,
-            "version": one.version,
-            "parameters": dict(one.parameters),
-            "rule": one.rule,
-            "queue": one.queue,
-            "state": JobState.QUEUED.value,
-            "completion": one.completion,
-            "study_instance_uid": one.study_instance_uid,
-            "inputs": inputs,
-            "due_at": now,
-            "created_at": now,
-        }
-        if not connections.insert_new(connection, t.job, row):
-            continue
-        job_ids.append(job_id)
-        entries.append(_entry(connection, "job_queued", job_id, now))
-        entries += _supersede(connection, one, job_ids, now)
-    return job_ids, entries
-
-
-def _supersede(connection: sa.Connection, one: NewJob, new_ids: Collection[str], now: float) -> list[dict[str, Any]]:
-    """Mark older jobs of the same rule and processor, over these series or some of them, as superseded.
-
-    Some of them: a study's jobs get a further series when one comes late. One that runs goes on, and is superseded at its end.
-    """
-    ended_or_waiting = (JobState.QUEUED, JobState.SUCCEEDED, JobState.SKIPPED, JobState.FAILED)
-    of_same = sa.select(t.job.c.job_id, t.job.c.inputs).where(
-        t.job.c.study_instance_uid == one.study_instance_uid,
-        t.job.c.processor == one.processor,
-        t.job.c.rule == one.rule,
-        t.job.c.state.in_([state.value for state in ended_or_waiting]),
-    )
-    older = sorted(
-        row.job_id
-        for row in connection.execute(of_same)
-        if row.job_id not in new_ids and set(row.inputs.split("\\")) <= set(one.series_instance_uids)
-    )
-    for older_id in older:
-        connection.execute(
-            sa.update(t.job)
-            .where(t.job.c.job_id == older_id)
-            .values(
-                state=JobState.SUPERSEDED.value,
-                finished_at=sa.func.coalesce(t.job.c.finished_at, now),
-                reason=sa.case((t.job.c.reason == "", CHANGED), else_=t.job.c.reason),
-            )
-        )
-    return [_entry(connection, "job_superseded", older_id, now) for older_id in older]
-
-
-def finish(
-    connection: sa.Connection, claim: Claim, state: JobState, reason: str, output: Iterable[str], now: float
-) -> list[dict[str, Any]]:
-    """End a job within a transaction; returns the events to record. Raises `NotFound` if the claim was lost."""
-    values: dict[str, Any] = {"state": state.value, "reason": reason, "finished_at": now, "owner": "", "note": ""}
-    if state is JobState.SUCCEEDED:
-        values["progress"] = 1.0
-        if _has_newer(connection, claim.job_id):
-            # Its input changed while it ran, and a newer job is there for it.
-            values |= {"state": JobState.SUPERSEDED.value, "reason": reason or CHANGED}
-    if connection.execute(sa.update(t.job).where(*_held(claim)).values(values)).rowcount != 1:
-        raise NotFound("the job is no longer held under this claim; its result is not wanted")
-    made = sorted(set(output))
-    if made:
-        connection.execute(sa.delete(t.job_output).where(t.job_output.c.job_id == claim.job_id))
-        connection.execute(sa.insert(t.job_output), [{"job_id": claim.job_id, "series_instance_uid": uid} for uid in made])
-    return [_entry(connection, f"job_{values['state']}", claim.job_id, now)]
-
-
-def _has_newer(connection: sa.Connection, job_id: str) -> bool:
-    own = connection.execute(sa.select(t.job).where(t.job.c.job_id == job_id)).first()
-    if own is None:
-        return False
-    newer = sa.select(t.job.c.inputs).where(
-        t.job.c.study_instance_uid == own.study_instance_uid,
-        t.job.c.processor == own.processor,
-        t.job.c.rule == own.rule,
-        t.job.c.created_at > own.created_at,
-        t.job.c.state != JobState.CANCELLED.value,
-    )
-    return any(set(own.inputs.split("\\")) <= set(inputs.split("\\")) for inputs in connection.scalars(newer))
-
-
-def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
-    return t.job.c.job_id == claim.job_id, t.job.c.owner == claim.owner, t.job.c.state == JobState.RUNNING.value
-
-
-def _queued(due_at: float) -> dict[str, Any]:
-    return {"state": JobState.QUEUED.value, "due_at": due_at, "dispatched_at": None, "owner": "", "lease_until": None}
-
-
-def _entry(connection: sa.Connection, kind: str, job_id: str, now: float) -> dict[str, Any]:
-    columns = (t.job.c.processor, t.job.c.version, t.job.c.study_instance_uid, t.job.c.attempt)
-    row = connection.execute(sa.select(*columns).where(t.job.c.job_id == job_id)).one()
-    return feed.entry(
-        now,
-        kind,
-        study_instance_uid=row.study_instance_uid,
-        job_id=job_id,
-        processor=row.processor,
-        version=row.version,
-        attempt=row.attempt,
-    )
+        feed.record(self._connections, connection, [entry(connection, kind, job_id, self._connections.clock())])
 
 
 def _outputs(connections: Connections, connection: sa.Connection, job_ids: Collection[str]) -> dict[str, tuple[str, ...]]:

@@ -26,6 +26,7 @@ Time: sa.Double[float] = sa.Double()
 _DUE = sa.text("scheduled_generation < generation")
 _TO_CLEAN = sa.text("cleaning_generation < held_generation")
 _HELD = sa.text("state = 'held'")
+_TO_FOLLOW = sa.text("NOT followed")
 
 
 def _key(name: str, **options: bool) -> sa.Column[str]:
@@ -118,7 +119,7 @@ instance = sa.Table(
     sa.Column("sop_instance_uid", Key, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("current", sa.Boolean, nullable=False),
-    # visible | held
+    # visible | held | recalled
     sa.Column("state", Key, nullable=False),
     # What must be cleaned before it is shown ("pixels", "faces"), joined by backslashes.
     _key("held_for"),
@@ -175,6 +176,16 @@ job = sa.Table(
     sa.Column("study_instance_uid", Key, nullable=False, index=True),
     # Sorted Series Instance UIDs, joined by a backslash: which inputs this is about.
     sa.Column("inputs", Key, nullable=False),
+    # Which version of the rule asked for it, for which of several uses of the processor, and for which series (or its study).
+    _key("rule_digest"),
+    _key("step"),
+    _key("subject"),
+    # 1 is first, 9 is last.
+    sa.Column("priority", sa.Integer, nullable=False, default=5),
+    # Something newer was made for the same while it ran: it ends superseded.
+    sa.Column("outdated", sa.Boolean, nullable=False, default=False),
+    # Rules that come after its rule were asked.
+    sa.Column("followed", sa.Boolean, nullable=False, default=False),
     _key("owner"),
     sa.Column("lease_until", Time),
     sa.Column("due_at", Time, nullable=False),
@@ -184,6 +195,8 @@ job = sa.Table(
     sa.Column("finished_at", Time),
     sa.Index("ix_job_state_due_at", "state", "due_at"),
     sa.Index("ix_job_created_at", "created_at"),
+    sa.Index("ix_job_to_follow", "finished_at", sqlite_where=_TO_FOLLOW, postgresql_where=_TO_FOLLOW),
+    sa.Index("ix_job_processor_version", "processor", "version"),
 )
 
 job_output = sa.Table(
@@ -191,6 +204,46 @@ job_output = sa.Table(
     metadata,
     sa.Column("job_id", Key, sa.ForeignKey("job.job_id"), primary_key=True),
     sa.Column("series_instance_uid", Key, primary_key=True, index=True),
+)
+
+# Whose results a job waited for; who is superseded takes those along.
+job_parent = sa.Table(
+    "job_parent",
+    metadata,
+    sa.Column("job_id", Key, sa.ForeignKey("job.job_id"), primary_key=True),
+    sa.Column("parent_id", Key, primary_key=True, index=True),
+)
+
+# What the reports of a job say, for rules that branch on it: coded answers and measured numbers.
+job_finding = sa.Table(
+    "job_finding",
+    metadata,
+    sa.Column("job_id", Key, sa.ForeignKey("job.job_id"), primary_key=True),
+    sa.Column("findings", Json, nullable=False),
+)
+
+# Every version of every rule that was ever in force; `until` is empty while it is.
+rule = sa.Table(
+    "rule",
+    metadata,
+    sa.Column("digest", Key, primary_key=True),
+    sa.Column("name", Key, nullable=False),
+    sa.Column("definition", Json, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("since", Time, nullable=False),
+    sa.Column("until", Time),
+)
+
+# Versions of processors whose results are hidden, while `ended_at` is empty.
+recall = sa.Table(
+    "recall",
+    metadata,
+    sa.Column("recall_id", Id, primary_key=True),
+    sa.Column("processor", Key, nullable=False),
+    sa.Column("version", Key, nullable=False),
+    sa.Column("reason", Key, nullable=False),
+    sa.Column("at", Time, nullable=False),
+    sa.Column("ended_at", Time),
 )
 
 event = sa.Table(

@@ -7,7 +7,10 @@ from typing import Any
 
 
 class JobState(StrEnum):
-    """queued ▶ running ▶ one of the ends. `superseded` is a finished job whose inputs have changed since."""
+    """queued ▶ running ▶ one of the ends.
+
+    `superseded` is a finished job for which there is a newer one; the results of one that is `recalled` are hidden.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -16,11 +19,16 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
+    RECALLED = "recalled"
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to be made; `job_key` makes it unique: the digest of processor, version, parameters and input digests."""
+    """A job to be made; `job_key` makes it unique: the digest of processor, version, parameters and input digests.
+
+    `subject` is the series a rule looked at, "" where it was a study; `step` tells several uses of a processor in one rule
+    apart; `parents` are the jobs whose results it follows; of `priority` 1 is first and 9 last.
+    """
 
     job_key: str
     processor: str
@@ -31,6 +39,11 @@ class NewJob:
     study_instance_uid: str
     series_instance_uids: tuple[str, ...]
     completion: str
+    rule_digest: str = ""
+    step: str = ""
+    subject: str = ""
+    priority: int = 5
+    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,10 @@ class Job:
     started_at: float | None = None
     finished_at: float | None = None
     note: str = ""
+    rule_digest: str = ""
+    step: str = ""
+    subject: str = ""
+    priority: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,30 @@ class Claim:
 
     job_id: str
     owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleVersion:
+    """A rule as it was in force from `since` until `until` (None: it still is)."""
+
+    digest: str
+    name: str
+    definition: Mapping[str, Any]
+    since: float
+    until: float | None = None
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """A version of a processor whose results are hidden, until `ended_at`."""
+
+    recall_id: int
+    processor: str
+    version: str
+    reason: str
+    at: float
+    ended_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,10 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
 
+from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pacs.archive import Archive
@@ -24,9 +27,12 @@ from pacs.processing import cleaning, wire
 from pacs.processing.api import ParameterError, Spec
 from pacs.processing.child import Heartbeat, LeaseLost, Outcome, Stopped, check, child, died
 from pacs.processing.cleaners import cleaning_of
+from pacs.processing.findings import findings
 from pacs.retrieve import data_set
 
 log = get_logger(__name__)
+REPORTS = "1.2.840.10008.5.1.4.1.1.88."
+"""What the SOP Class UIDs of structured reports begin with (PS3.6 A)."""
 _LONGEST_BACKOFF_S = 3600.0
 
 
@@ -83,6 +89,7 @@ def _attempt(
         outcome = _isolated(archive, spec, job, parameters, inputs, claim, heartbeat, stop)
         if outcome.state is JobState.SUCCEEDED and outcome.received:
             heartbeat.check()
+            archive.index.chains.found(claim, _findings(outcome.received))
             ingest_derived(archive, outcome.received, finishing=claim)
         return outcome
     except ParameterError as error:
@@ -96,6 +103,15 @@ def _attempt(
         raise
     except ArchiveError as error:
         return Outcome(JobState.FAILED, f"{type(error).__name__}: the results were refused by the archive")
+
+
+def _findings(received: Sequence[Received]) -> list[dict[str, Any]]:
+    """What the reports among the results say; rules branch on it."""
+    found = []
+    for one in received:
+        if one.sop_class_uid.startswith(REPORTS):
+            found += findings(dcmread(BytesIO(one.data_set), force=True))
+    return found
 
 
 def _end(archive: Archive, job: Job, claim: Claim, outcome: Outcome) -> JobState:

@@ -2,7 +2,7 @@
 
 Everything it needs to know is in rows, so it can be killed at any time: a generation is marked as scheduled in the transaction
 that inserts its jobs, and a job that was rung but never claimed is rung again. A broker that is away costs time only. It opens
-the index alone: scheduling needs no key and no record.
+the index alone; a key and a record are needed only where a rule names an attribute that the index does not keep.
 """
 
 import hashlib
@@ -13,15 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pacs.dicom.conditions import matches
 from pacs.index.database import Index
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, NotFound, Unavailable
-from pacs.model.job import HeldSeries, NewJob, SettledSeries
+from pacs.model.job import HeldSeries, NewJob, RuleVersion
 from pacs.ports import Clock, Queue
 from pacs.processing import rules as rules_file
 from pacs.processing.api import Spec
 from pacs.processing.cleaners import CLEANERS, first_of, processor_of
+from pacs.processing.stored_headers import HeaderReader
+from pacs.processing.hours import opens_at
+from pacs.processing.planning import Headers, Planner, new_job, study_inputs
 from pacs.processing.registry import discover
 from pacs.processing.rules import Rule
 from pacs.queue import CeleryQueue, broker_url
@@ -29,14 +31,11 @@ from pacs.settings import ProcessingSettings, Settings
 
 log = get_logger(__name__)
 TICK_S = 0.5
+HOUR_S = 3600.0
+PATIENCE_S = 2.0
+WAITS_FOR_HOURS = "waits for the hours of its rule"
 LARGEST_WAIT_S = 8.0
 AT_ONCE = 200
-
-
-def job_key(spec: Spec, parameters: Mapping[str, Any], inputs_digest: str) -> str:
-    """Return what makes a job unique: processor, version, canonical parameters and the contents of its inputs."""
-    canonical = json.dumps([spec.name, spec.version, dict(parameters), inputs_digest], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 class Scheduler:
@@ -50,10 +49,11 @@ class Scheduler:
         queue: Queue,
         settings: ProcessingSettings,
         clock: Clock = time.time,
+        headers: Headers | None = None,
     ) -> None:
         self._index = index
-        self._registry = registry
         self.rules = tuple(rules)
+        self._planner = Planner(index, registry, headers)
         self._queue = queue
         self._settings = settings
         self._clock = clock
@@ -80,7 +80,7 @@ class Scheduler:
             study_settle_s=self._settings.study_settle_s,
         )
         for one in settled:
-            made = self._index.scheduled(one, self.plan(one))
+            made = self._index.scheduled(one, self._planner.plan(self.rules, one))
             log.info(
                 "scheduled",
                 study_instance_uid=one.study_instance_uid,
@@ -89,35 +89,24 @@ class Scheduler:
                 evidence=one.completion,
                 count=len(made),
             )
+        self.follow()
         return self._ring()
 
-    def plan(self, settled: SettledSeries) -> list[NewJob]:
-        """Return the jobs that the rules ask for; two rules that ask for the same get it once."""
-        planned: dict[str, NewJob] = {}
-        level = "series" if settled.series_instance_uid else "study"
-        for rule in self.rules:
-            if rule.on != level or not matches(rule.where, settled.attributes):
-                continue
-            for use in rule.run:
-                spec = self._registry[use.processor]
-                inputs = self._inputs(spec, settled)
-                if not inputs:
-                    continue
-                job = self._job(spec, use.parameters, rule.name, settled, inputs)
-                planned.setdefault(job.job_key, job)
-        return list(planned.values())
-
-    def _inputs(self, spec: Spec, settled: SettledSeries) -> tuple[str, ...]:
-        if settled.series_instance_uid:
-            fits = matches(spec.when, settled.attributes)
-            return (settled.series_instance_uid,) if fits else ()
-        return study_inputs(self._index, spec, settled.study_instance_uid)
-
-    def _job(self, spec: Spec, given: Mapping[str, Any], rule: str, settled: SettledSeries, inputs: tuple[str, ...]) -> NewJob:
-        return new_job(self._index, spec, given, settled.study_instance_uid, inputs, rule=rule, completion=settled.completion)
+    def follow(self) -> int:
+        """Ask the rules that come after jobs that have ended; returns how many jobs they made."""
+        count = 0
+        for ended in self._index.chains.to_follow():
+            made = self._index.chains.followed(ended.job_id, self._planner.follow(self.rules, ended))
+            if made:
+                log.info("followed", job_id=ended.job_id, rule=ended.rule, count=len(made))
+            count += len(made)
+        return count
 
     def _ring(self) -> int:
-        due = self._index.jobs.due(self._clock(), AT_ONCE, attempts=self._settings.attempts)
+        now = self._clock()
+        due = self._index.jobs.due(now, AT_ONCE, attempts=self._settings.attempts)
+        if due:
+            due = self._permitted(due, now)
         rung: list[str] = []
         try:
             for job_id, queue in due:
@@ -127,6 +116,42 @@ class Scheduler:
             if rung:
                 self._index.jobs.dispatched(rung)
         return len(rung)
+
+    def _permitted(self, due: Sequence[tuple[str, str]], now: float) -> list[tuple[str, str]]:
+        """Leave out what its rule's hours and limits forbid just now; such jobs are due again when they may be permitted."""
+        restricted = {rule.name: rule for rule in self.rules if rule.hours or rule.per_hour or rule.at_once}
+        if not restricted:
+            return list(due)
+        of_rule: dict[str, list[str]] = {}
+        for job_id, name in self._index.jobs.rules_of([job_id for job_id, _ in due]).items():
+            if name in restricted:
+                of_rule.setdefault(name, []).append(job_id)
+        refused: set[str] = set()
+        for name, job_ids in of_rule.items():
+            free, again_at, reason = self._room(restricted[name], now)
+            if len(job_ids) > free:
+                late = job_ids[free:]
+                self._index.jobs.postpone(late, again_at, reason)
+                refused.update(late)
+        return [(job_id, queue) for job_id, queue in due if job_id not in refused]
+
+    def _room(self, rule: Rule, now: float) -> tuple[int, float, str]:
+        """How many jobs of a rule may be announced now, and when and why the others must wait."""
+        opens = opens_at(rule.hours, now)
+        if opens > now:
+            # What was announced and not begun when the hours ended is called back.
+            self._index.jobs.postpone(self._index.jobs.announced(rule.name), opens, WAITS_FOR_HOURS)
+            return 0, opens, WAITS_FOR_HOURS
+        running, begun = self._index.jobs.begun(rule.name, now - HOUR_S)
+        waiting = len(self._index.jobs.announced(rule.name))
+        free, again_at, reason = AT_ONCE, now, ""
+        if rule.at_once:
+            free, again_at, reason = max(0, rule.at_once - running - waiting), now + PATIENCE_S, "waits for another of its rule"
+        if rule.per_hour and rule.per_hour - len(begun) - waiting < free:
+            free = max(0, rule.per_hour - len(begun) - waiting)
+            again_at = begun[0] + HOUR_S if begun else now + PATIENCE_S
+            reason = "waits: its rule has had its share of the hour"
+        return free, again_at, reason
 
 
 def cleaning_jobs(held: HeldSeries) -> list[NewJob]:
@@ -149,45 +174,6 @@ def cleaning_jobs(held: HeldSeries) -> list[NewJob]:
             completion=held.completion,
         )
     ]
-
-
-def study_inputs(index: Index, spec: Spec, study_instance_uid: str) -> tuple[str, ...]:
-    """The original series of a study that a study-level processor asks for by its `when`."""
-    made_here = {one.series_instance_uid for one in index.series_of(study_instance_uid) if one.derived}
-    series: dict[str, list[Mapping[str, str]]] = {}
-    for stored in index.locate(study_instance_uids=[study_instance_uid]):
-        series.setdefault(stored.key.series_instance_uid, []).append(stored.attributes)
-    chosen = []
-    for uid, instances in series.items():
-        attributes = {**instances[len(instances) // 2], "NumberOfSeriesRelatedInstances": str(len(instances))}
-        if uid not in made_here and matches(spec.when, attributes):
-            chosen.append(uid)
-    return tuple(sorted(chosen))
-
-
-def new_job(
-    index: Index,
-    spec: Spec,
-    given: Mapping[str, Any],
-    study_instance_uid: str,
-    series_instance_uids: Sequence[str],
-    *,
-    rule: str,
-    completion: str,
-) -> NewJob:
-    """Return the job for a processor on these inputs as they are now; raises `ParameterError`."""
-    parameters = spec.bind(given)
-    return NewJob(
-        job_key=job_key(spec, parameters, index.inputs_digest(series_instance_uids)),
-        processor=spec.name,
-        version=spec.version,
-        parameters=parameters,
-        rule=rule,
-        queue=spec.queue,
-        study_instance_uid=study_instance_uid,
-        series_instance_uids=tuple(series_instance_uids),
-        completion=completion,
-    )
 
 
 def ask(
@@ -213,14 +199,29 @@ def ask(
     return made[0] if made else None
 
 
+def versions(rules: Sequence[Rule], registry: Mapping[str, Spec]) -> list[RuleVersion]:
+    """Return rules as the index keeps them, what their processors are for beside them."""
+    return [
+        RuleVersion(
+            rule.digest,
+            rule.name,
+            {"rule": dict(rule.definition), "when": {use.processor: dict(registry[use.processor].when) for use in rule.run}},
+            since=0.0,
+        )
+        for rule in rules
+    ]
+
+
 def run_scheduler(settings: Settings, stop: threading.Event) -> None:
     """Run until `stop`: the process `pacs schedule`. A rules file that changes is read again; a wrong one is refused."""
     registry = discover(settings.plugins_path)
-    watched = _RulesFile(settings.rules_path, registry)
+    watched = RulesFile(settings.rules_path, registry)
     queue = CeleryQueue(broker_url(settings.broker.url, settings.home))
     index = Index.open(settings.database_url)
+    headers = HeaderReader(settings)
     try:
-        scheduler = Scheduler(index, registry, watched.read(), queue, settings.processing)
+        scheduler = Scheduler(index, registry, watched.read(), queue, settings.processing, headers=headers)
+        index.chains.put_rules(versions(scheduler.rules, registry))
         index.jobs.undispatch_all()
         wait_s = TICK_S
         while not stop.is_set():
@@ -228,6 +229,7 @@ def run_scheduler(settings: Settings, stop: threading.Event) -> None:
                 changed = watched.changed()
                 if changed is not None:
                     scheduler.rules = changed
+                    index.chains.put_rules(versions(changed, registry))
                 scheduler.tick()
                 wait_s = TICK_S
             except Unavailable:
@@ -239,11 +241,12 @@ def run_scheduler(settings: Settings, stop: threading.Event) -> None:
                 log.exception("scheduler_failed", error)
             stop.wait(wait_s)
     finally:
+        headers.close()
         queue.close()
         index.close()
 
 
-class _RulesFile:
+class RulesFile:
     """The rules file, read again when it changes."""
 
     def __init__(self, path: Path, registry: Mapping[str, Spec]) -> None:

@@ -13,9 +13,11 @@ from pacs.archive import Archive
 from pacs.ingest import ingest
 from pacs.model.errors import NotFound, Unavailable
 from pacs.model.job import JobState
+from pacs.processing.hours import DAYS
+from pacs.processing.planning import job_key
 from pacs.processing.registry import discover
 from pacs.processing.rules import parse_rules
-from pacs.processing.schedule import Scheduler, ask, job_key, run_scheduler
+from pacs.processing.schedule import Scheduler, ask, run_scheduler
 
 REGISTRY = discover()
 RULES = parse_rules(
@@ -161,6 +163,65 @@ def test_while_the_broker_is_away_rows_wait(archive: Archive) -> None:
     one.tick()
 
     assert len(bell.rung) == 2
+
+
+def restricted(archive: Archive, bell: Bell, more: str) -> Scheduler:
+    """A scheduler whose one rule has hours or a limit, and three series at rest."""
+    for number in (1, 2, 3):
+        bring(archive, [making.dataset(series_uid=f"1.2.3.{number}", instance=number)], f"a{number}")
+    text = f'[[rule]]\nname = "one"\n{more}\nrun = [{{ use = "classify-series" }}]'
+    return Scheduler(
+        archive.index, REGISTRY, parse_rules(text, REGISTRY), bell, archive.settings.processing, lambda: time.time() + 0.01
+    )
+
+
+def test_jobs_wait_for_the_hours_of_their_rule(archive: Archive) -> None:
+    """They are made, say why they wait, and nobody is rung; when the hours come, they run."""
+    bell = Bell()
+    tomorrow = DAYS[(time.localtime().tm_wday + 2) % 7]
+    one = restricted(archive, bell, f'hours = "{tomorrow}"')
+
+    one.tick()
+
+    assert bell.rung == []
+    assert {job.reason for job in archive.index.jobs.list()} == {"waits for the hours of its rule"}
+    assert len(archive.index.jobs.due(time.time() + 3 * 86400)) == 3
+
+
+@pytest.mark.parametrize("limit", ["at_once = 2", "per_hour = 2"])
+def test_a_rule_gets_no_more_than_its_share(archive: Archive, limit: str) -> None:
+    """Two of three jobs are rung; the third waits, until one has ended or the hour is over."""
+    bell = Bell()
+    one = restricted(archive, bell, limit)
+
+    one.tick()
+    one.tick()
+    for job_id, _ in bell.rung:
+        archive.index.jobs.claim(job_id, "w", 60)
+    one.tick()
+
+    assert len(bell.rung) == 2
+    (waiting,) = archive.index.jobs.list(states=[JobState.QUEUED])
+    assert waiting.reason.startswith("waits")
+    assert archive.index.jobs.due(time.time()) == []
+
+
+def test_urgent_jobs_come_first(archive: Archive) -> None:
+    """Whatever job a bell was rung for, a worker takes the first by priority."""
+    bell = Bell()
+    bring(archive, making.ct_series(2))
+    text = '[[rule]]\nname = "{0}"\npriority = {1}\nrun = [{{ use = "enhance", tiles = {2} }}]\n'
+    rules = parse_rules(text.format("a", '"low"', 2) + text.format("b", '"urgent"', 3) + text.format("c", 4, 4), REGISTRY)
+    Scheduler(archive.index, REGISTRY, rules, bell, archive.settings.processing, lambda: time.time() + 0.01).tick()
+    taken = []
+
+    for job_id, _ in reversed(bell.rung):
+        chosen = archive.index.jobs.first_due(job_id)
+        assert chosen is not None
+        taken.append(archive.index.jobs.claim(chosen, "w", 60).rule)  # type: ignore[union-attr]
+
+    assert taken == ["b", "c", "a"]
+    assert archive.index.jobs.first_due(bell.rung[0][0]) is None
 
 
 def test_a_person_may_ask_for_a_job(archive: Archive) -> None:
