@@ -1,7 +1,7 @@
 """Rules: which processor runs on what, and when. TOML in, validated values out.
 
-What `where` may say is in `pacs.dicom.conditions`; what a rule comes to for a series or study is decided in `planning.py`. A rule is
-known by its name and by the digest of its definition, which every job of it keeps: comments and order of keys do not count.
+What `where` may say is in `pacs.dicom.conditions`; what a rule comes to for a series or study is decided in `planning.py`. A
+rule is known by its name and by the digest of its definition, which every job of it keeps: comments and order do not count.
 """
 
 import hashlib
@@ -118,7 +118,7 @@ def parse_rules(text: str, registry: Mapping[str, Spec], *, source: str = "rules
     places = Places(text)
     rules: list[Rule] = []
     for index, table in enumerate(tree.get("rule", [])):
-        name = table.get("name") if isinstance(table, dict) and isinstance(table.get("name"), str) else ""
+        name = str(table.get("name", "")).partition("\n")[0] if isinstance(table, dict) else ""
         try:
             rules.append(_rule(table, registry, places, index))
             if any(rules[-1].name == one.name for one in rules[:-1]):

@@ -21,11 +21,11 @@ from pacs.ports import Clock, Queue
 from pacs.processing import rules as rules_file
 from pacs.processing.api import Spec
 from pacs.processing.cleaners import CLEANERS, first_of, processor_of
-from pacs.processing.stored_headers import HeaderReader
 from pacs.processing.hours import opens_at
 from pacs.processing.planning import Headers, Planner, new_job, study_inputs
 from pacs.processing.registry import discover
 from pacs.processing.rules import Rule
+from pacs.processing.stored_headers import HeaderReader
 from pacs.queue import CeleryQueue, broker_url
 from pacs.settings import ProcessingSettings, Settings
 

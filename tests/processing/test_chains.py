@@ -10,11 +10,11 @@ import pytest
 from pacs.archive import Archive
 from pacs.ingest import ingest
 from pacs.model.job import Job, JobState
-from pacs.processing.stored_headers import HeaderReader
 from pacs.processing.registry import discover
 from pacs.processing.rules import parse_rules
 from pacs.processing.runner import run_job
 from pacs.processing.schedule import Scheduler
+from pacs.processing.stored_headers import HeaderReader
 
 PLUGIN = '''
 from pacs.processing import Code, Finding, Images, Report, Series, Study, codes, processor

@@ -92,7 +92,7 @@ RULE = '[[rule]]\nname = "good"\nrun = [{ use = "enhance" }]\n\n'
     [
         ('[[rule]]\nname = "x"', "line 5, rule x: run must be a list"),
         ('[[rule]]\nrun = [{ use = "enhance" }]', "line 5, rule 2: name must be"),
-        ('# [[rule]]\n[[rule]]\nname = """\n[[rule]]\n"""\nrun = []', "line 7, rule 2: name must be"),
+        ('# [[rule]]\n[[rule]]\nname = """\n[[rule]]\n"""\nrun = []', "line 7, rule [[rule]]: name must be"),
         ('[[rule]]\nname = "x"\non = "night"\nrun = [{ use = "enhance" }]', "on must be one of series, study, manual"),
         ('[[rule]]\nname = "x"\nrun = [{ use = "magic" }]', "there is no processor magic; there are agatston"),
         ('[[rule]]\nname = "x"\nrun = [{ use = "enhance", strength = 2 }]', "strength must be between 0 and 1"),
