@@ -13,14 +13,18 @@ from pacs.deid.profile import Deidentifier
 from pacs.index.database import Index
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError
-from pacs.ports import KeyProvider, ObjectStore
+from pacs.ports import Bucket, KeyProvider, ObjectStore
 from pacs.settings import Settings
+from pacs.store.bucket import open_bucket
 from pacs.store.envelope import Sealer
 from pacs.store.keyhouse import KeyHouse
 from pacs.store.keys import KeyRing
+from pacs.store.ledger import FILE as LEDGER
+from pacs.store.ledger import Ledger
 from pacs.store.notes import Notes
 from pacs.store.quarantine import Quarantine
 from pacs.store.segments import SegmentStore
+from pacs.store.tiers import TieredStore
 from pacs.store.vault import Vault
 
 log = get_logger(__name__)
@@ -43,6 +47,8 @@ class Archive:
     image_key_id: str
     ring: KeyRing
     keys: KeyHouse
+    tiers: TieredStore | None = None
+    """The same as `objects`, where there is a bucket: for whoever sends, verifies and repairs."""
 
     @classmethod
     def open(cls, settings: Settings, *, writer: str) -> "Archive":
@@ -58,19 +64,13 @@ class Archive:
         ConfigurationError
             The home was never prepared, a key is missing or wrong, or the database is of another revision.
         """
-        if settings.store.url:
-            raise ConfigurationError("store.url: this version keeps records in local segments only; leave it empty")
         home = settings.home
         keys = key_house(settings)
         image_keys, identity_keys = keys.open("image"), keys.open("identity")
         index = Index.open(settings.database_url, conflict=settings.store.conflict)
         ring = KeyRing.open(home / "keys" / "study-keys.db", image_keys)
-        objects = SegmentStore(
-            home / "store",
-            writer=writer,
-            segment_bytes=settings.store.segment_mb << 20,
-            floor_bytes=settings.store.floor_mb << 20,
-        )
+        segments, tiers = _stores(settings, writer, identity_keys.derive("bucket").hex()[:32])
+        objects: ObjectStore = tiers or segments
         vault = _vault(settings, identity_keys, writer) if settings.deid.vault else None
         return cls(
             settings=settings,
@@ -94,6 +94,7 @@ class Archive:
             image_key_id=image_keys.key_id,
             ring=ring,
             keys=keys,
+            tiers=tiers,
         )
 
     def close(self) -> None:
@@ -122,6 +123,32 @@ def _vault(settings: Settings, keys: KeyProvider, writer: str) -> Vault:
         Vault.create(folder, keys)
         log.warning("vault_made")
     return Vault.open(folder, keys, writer)
+
+
+def _stores(settings: Settings, writer: str, owner: str) -> tuple[SegmentStore, TieredStore | None]:
+    folder, url = settings.home / "store", settings.store.url
+    ledger = Ledger(folder) if (folder / LEDGER).exists() or url else None
+    segments = SegmentStore(
+        folder,
+        writer=writer,
+        segment_bytes=settings.store.segment_mb << 20,
+        floor_bytes=settings.store.floor_mb << 20,
+        last_number=ledger.last_number if ledger is not None else lambda writer: 0,
+    )
+    if ledger is None:
+        return segments, None
+    if url:
+        return segments, TieredStore(segments, bucket_at(url), ledger, owner=owner, turn_over_s=settings.store.ship_after_s)
+    away = ledger.copies().keys() - set(segments.containers())
+    ledger.close()
+    if away:
+        raise ConfigurationError(f"{len(away)} segments lie in a bucket only: set store.url to the one they were sent to")
+    return segments, None
+
+
+def bucket_at(url: str) -> Bucket:
+    """Return the bucket of a URL; its credentials, and whether plain HTTP will do, come from the environment."""
+    return open_bucket(url, allow_http=os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes"))
 
 
 def key_house(settings: Settings) -> KeyHouse:

@@ -113,7 +113,17 @@ class DeidSettings:
 class StoreSettings:
     """The sealed store."""
 
-    url: str = _setting("", "Where records go; empty: the folder `store` in the home.")
+    url: str = _setting(
+        "",
+        "Bucket that closed segments are sent to: s3://bucket/prefix, gs://…, az://container/… or file:///folder; empty: they "
+        "stay in the home. Credentials: the provider's own environment variables, or a role of the machine; never here.",
+    )
+    ship_after_s: float = _setting(
+        600.0, "With a bucket: a segment that has held records for so long is closed and sent, full or not."
+    )
+    cache_mb: int = _setting(
+        0, "With a bucket: so many MiB of sent segments stay here as well, the newest; 0: as many as the disk takes."
+    )
     segment_mb: int = _setting(128, "Size of a segment file, in MiB; smaller where the disk is small.")
     codec: str = _setting("htj2k", "Archive compression: htj2k or none.")
     prove_every: int = _setting(1, "Decode and compare every n-th frame before the original is dropped; 1 proves all.")

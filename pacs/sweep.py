@@ -11,11 +11,13 @@ from pathlib import Path
 from pacs.archive import Archive, key_house
 from pacs.index import schema
 from pacs.logs import get_logger
-from pacs.model.errors import ConfigurationError, IntegrityError
-from pacs.model.instance import Origin
+from pacs.model.errors import ConfigurationError, IntegrityError, Unavailable
+from pacs.model.instance import IndexEntry, Location, Origin
 from pacs.settings import Settings, as_toml
 from pacs.store.keyhouse import NAMES
 from pacs.store.keys import KeyRing
+from pacs.store.ledger import FILE as LEDGER
+from pacs.store.tiers import TieredStore
 
 log = get_logger(__name__)
 FOLDERS = ("keys", "store", "quarantine", "processors", "run", "logs")
@@ -52,7 +54,9 @@ def recover(archive: Archive) -> int:
     if archive.vault is not None:
         archive.vault.recover()
     restored = 0
-    for container in archive.objects.containers():
+    if archive.tiers is not None:
+        _begin(archive.tiers)
+    for container in archive.objects.containers(local=True):
         for location, record in archive.objects.records(container, archive.index.high_water(container)):
             try:
                 entry = archive.sealer.open_entry(record)
@@ -60,12 +64,33 @@ def recover(archive: Archive) -> int:
                 # Never acknowledged, or damaged since: `pacs verify` names it; it must not stop the start.
                 log.error("record_unreadable", location_container=container)
                 continue
-            if entry.origin is not Origin.PROCESSOR and archive.index.restore(entry, location):
-                restored += 1
+            if entry.origin is not Origin.PROCESSOR:
+                restored += archive.index.restore(entry, location) or _moved(archive, entry, location)
+    if archive.tiers is not None:
+        archive.tiers.walked()
     restored += _recover_quarantine(archive)
     if restored:
         log.info("records_replayed", records=restored)
     return restored
+
+
+def _begin(tiers: TieredStore) -> None:
+    """Hold bucket and ledger against each other; an archive that has done so before starts without its bucket, too."""
+    try:
+        begun = tiers.begin()
+        log.info("bucket_begun", count=begun.found, failed=begun.lost)
+    except Unavailable:
+        if not tiers.was_claimed():
+            raise
+        log.warning("bucket_away")
+
+
+def _moved(archive: Archive, entry: IndexEntry, location: Location) -> bool:
+    """Point a row here whose own segment is gone: a compaction moved the record after the index was backed up."""
+    here = {one.container for one in archive.objects.segments()}
+    rows = [row for row in archive.index.upkeep.rows_of(entry.key.sop_instance_uid) if row.stored.digest == entry.digest]
+    lost = [(row, location) for row in rows if row.stored.location.container not in here]
+    return bool(lost) and archive.index.upkeep.move(lost[:1])[0]
 
 
 def _recover_quarantine(archive: Archive) -> int:
@@ -91,7 +116,7 @@ def _prepare_keys(settings: Settings) -> bool:
     lacking = [*missing, *([] if ring.exists() else [ring.name])]
     if not lacking:
         return False
-    if any(home.glob("store/*.seg")) or any(home.glob("quarantine/*")):
+    if any(home.glob("store/*.seg")) or (home / "store" / LEDGER).exists() or any(home.glob("quarantine/*")):
         raise ConfigurationError(
             f"{home / 'keys'}: {', '.join(lacking)} is missing, but this home holds records. "
             "Put it back from your backup (`pacs keys import`, or by hand); a new one could not open what is stored."

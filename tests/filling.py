@@ -1,5 +1,7 @@
 """An archive with something of everything: studies, versions, quarantine, and an object that was made here."""
 
+from typing import Any
+
 import making
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
@@ -8,6 +10,7 @@ from pacs import retrieve
 from pacs.archive import Archive
 from pacs.ingest import ingest, ingest_derived
 from pacs.model.instance import Origin, Received
+from pacs.model.query import Level, Query
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 OTHER_STUDY = "1.2.826.0.1.3680043.8.498.2002"
@@ -33,3 +36,21 @@ def derived(archive: Archive) -> Received:
     ds.ImageType = ["DERIVED", "SECONDARY"]
     del ds.file_meta
     return making.received(ds, origin=Origin.PROCESSOR, source="test", association="j1")
+
+
+def answers(archive: Archive) -> dict[str, Any]:
+    """Return everything that a door would say, pixels and quarantine included."""
+    studies = [one.study_instance_uid for one in archive.index.studies()]
+    found: dict[str, Any] = {}
+    for level in Level:
+        found[level.value] = sorted(str(sorted(one.items())) for one in archive.index.search(Query(level)))
+    for stored in archive.index.locate(study_instance_uids=studies):
+        found[stored.key.sop_instance_uid] = b"".join(bytes(one) for one in retrieve.part10_file(archive, stored, [EXPLICIT]))
+    for row in archive.index.quarantine.list():
+        found[row.quarantine_id] = bytes(archive.quarantine.open(row.quarantine_id).data_set)
+    found["versions"] = [
+        (one.sop_instance_uid, one.version, one.current, one.digest) for one in archive.index.upkeep.versions()
+    ]
+    summary = archive.index.summary()
+    found["summary"] = {name: value for name, value in summary.items() if name != "jobs"}
+    return found

@@ -5,6 +5,7 @@ import typer
 from pacs import __version__
 from pacs.cli import (
     bench,
+    copies,
     deid,
     demo,
     doctor,
@@ -72,7 +73,9 @@ app.add_typer(deid.app, name="deid", rich_help_panel=CARE)
 app.add_typer(identity.app, name="identity", rich_help_panel=CARE)
 app.add_typer(settings.tokens, name="tokens", rich_help_panel=CARE)
 app.add_typer(keys.app, name="keys", rich_help_panel=CARE)
-for name in ("backup", "restore", "verify", "compact", "forget", "versions"):
+for name in ("backup", "restore", "repair", "bucket"):
+    app.command(name, rich_help_panel=CARE)(getattr(copies, name))
+for name in ("verify", "compact", "forget", "versions"):
     app.command(name, rich_help_panel=CARE)(getattr(upkeep, name))
 app.command("rebuild-index", rich_help_panel=CARE)(upkeep.rebuild_index)
 app.command("settings", rich_help_panel=CARE)(settings.settings)

@@ -12,7 +12,7 @@ import typer
 
 import pacs
 from pacs.cli.console import Json, err, show
-from pacs.model.errors import ArchiveError
+from pacs.model.errors import ArchiveError, Unavailable
 from pacs.settings import Settings, load
 
 LIBRARIES = (
@@ -25,6 +25,7 @@ LIBRARIES = (
     "imagecodecs",
     "jinja2",
     "numpy",
+    "obstore",
     "pydicom",
     "pynetdicom",
     "redis",
@@ -78,6 +79,7 @@ def examine() -> Iterator[Check]:
         return
     yield _guarded("disk", lambda: _disk(settings))
     yield _guarded("archive", lambda: _archive(settings))
+    yield _guarded("bucket", lambda: _bucket(settings))
     yield _guarded("keys", lambda: _keys(settings))
 
 
@@ -136,6 +138,23 @@ def _archive(settings: Settings) -> str:
     with Archive.opened(settings, writer="cli") as archive:
         counts = archive.index.summary()
     return f"{counts['studies']} studies, {counts['instances']} instances, key {archive.image_key_id}"
+
+
+def _bucket(settings: Settings) -> str:
+    """Asks the bucket itself: does it answer, let us in, refuse to replace, and is it ours?"""
+    from pacs.archive import Archive
+    from pacs.upkeep.ship import said, standing
+
+    if not settings.store.url:
+        return "none configured; records stay in the home"
+    with Archive.opened(settings, writer="cli") as archive:
+        assert archive.tiers is not None
+        now = said(standing(archive.tiers))
+        try:
+            archive.tiers.claim()
+        except Unavailable as error:
+            raise Unavailable(f"{error}; C-STORE goes on until the disk's floor. {now}") from error
+    return f"answers, and is ours; {now}"
 
 
 def _keys(settings: Settings) -> str:

@@ -1,7 +1,7 @@
-"""Looking after the store: `pacs verify`, `compact`, `forget`, `versions`, `backup`, `restore`, `rebuild-index`."""
+"""Looking after the store: `pacs verify`, `compact`, `forget`, `versions`, `rebuild-index`."""
 
 import time
-from pathlib import Path
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -80,8 +80,6 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Make studies unreadable for good, in every copy of the store: lists what would go, and goes on with --yes."""
-    from dataclasses import asdict
-
     from pacs.upkeep import forget as upkeep
 
     with open_archive("cli") as (_, archive):
@@ -149,54 +147,6 @@ def versions(
     show(rows, columns=columns, as_json=as_json, empty="No instance came with different contents.")
     if sop_instance_uid and not rows:
         raise fail("there is no instance of this UID")
-
-
-def backup(
-    folder: Annotated[
-        Path, typer.Argument(help="An empty folder, or one of an earlier backup: then only what is new is copied.")
-    ],
-    with_keys: Annotated[
-        bool, typer.Option("--with-keys", help="Copy the key files too: then whoever has the backup can read it.")
-    ] = False,
-    without_index: Annotated[
-        bool, typer.Option("--without-index", help="Leave the index out; `pacs rebuild-index` writes it anew.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Copy the archive into a folder, while it serves. Keys stay out unless you say so: see `pacs keys export`."""
-    from pacs.upkeep.backup import back_up
-
-    with open_archive("cli") as (_, archive), progress(as_json) as bar:
-        task = bar.add_task("Copying", total=None)
-        done = back_up(archive, folder, with_keys=with_keys, without_index=without_index, on_file=lambda _: bar.advance(task))
-        lonely = [] if with_keys else archive.keys.unexported()
-    if as_json:
-        emit([{"files": done.files, "copied": done.copied, "copied_bytes": done.copied_bytes, "with_keys": done.with_keys}])
-    else:
-        out.print(f"{done.files} files, {done.copied} of them new ({done.copied_bytes >> 20} MiB)")
-    if lonely:
-        err.print("pacs: this backup can be read with the keys only, and they were never exported: see `pacs keys export`")
-
-
-def restore(
-    folder: Annotated[Path, typer.Argument(help="The folder of a backup.", exists=True, file_okay=False)],
-    as_json: Json = False,
-) -> None:
-    """Bring a backup back into an empty home (PACS_HOME); then `pacs keys import` if it has no keys, and `pacs verify`."""
-    from pacs.upkeep import backup as upkeep
-
-    with one_line_errors(), progress(as_json) as bar:
-        settings = load()
-        task = bar.add_task("Restoring", total=None)
-        done = upkeep.restore(settings, folder, lambda _: bar.advance(task))
-    if as_json:
-        emit([{"files": done.files, "with_index": done.with_index, "with_keys": done.with_keys}])
-    else:
-        out.print(f"{done.files} files brought back to {settings.home}")
-        if not done.with_keys:
-            out.print("This backup holds no keys: `pacs keys import FILE` brings them back.")
-        if not done.with_index:
-            out.print("This backup holds no index for this database: `pacs rebuild-index` writes it anew.")
 
 
 def rebuild_index(as_json: Json = False) -> None:

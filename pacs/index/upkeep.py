@@ -153,18 +153,18 @@ class Upkeep:
         if pks:
             self._connections.retrying(work)
 
-    def alarm(self, finding: Finding, key: InstanceKey) -> None:
-        """Write an event about a record that is not as it should be."""
-        event = feed.entry(
+    def alarm(self, finding: Finding, key: InstanceKey, event: str = "record_damaged") -> None:
+        """Write an event about a record that is not as it should be, or was not."""
+        entry = feed.entry(
             self._connections.clock(),
-            "record_damaged",
+            event,
             study_instance_uid=key.study_instance_uid,
             series_instance_uid=key.series_instance_uid,
             sop_instance_uid=key.sop_instance_uid,
             finding=finding.kind,
         )
         with self._connections.write() as connection:
-            feed.record(self._connections, connection, [event])
+            feed.record(self._connections, connection, [entry])
 
     def move(self, moves: Sequence[tuple[RecordRow, Location]]) -> list[bool]:
         """Point rows to where their records were copied, all in one transaction.

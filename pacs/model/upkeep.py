@@ -47,8 +47,9 @@ class RecordRow:
 class Finding:
     """Something that is not as it should be.
 
-    `kind` is one of: missing, corrupt, unreadable_key, index_mismatch, orphan, damaged, quarantine. `sop_instance_uid` is empty
-    where nobody can say whose bytes they are.
+    `kind` is one of: missing, corrupt, unreadable_key, index_mismatch, orphan, damaged, quarantine, copy (the bucket's, of a
+    segment that is here as well), unreachable (the bucket is away). `sop_instance_uid` is empty where nobody can say whose
+    bytes they are.
     """
 
     kind: str

@@ -215,6 +215,11 @@ class SegmentStore:
 
     # --- for whoever keeps closed segments elsewhere --------------------------------------------------------------------
 
+    @property
+    def folder(self) -> Path:
+        """Where the segments are."""
+        return self._path
+
     def path(self, container: str) -> Path:
         """Return where a segment lies, or would lie. Raises `NotFound` for what is no segment's name."""
         if not _NAME.fullmatch(container):

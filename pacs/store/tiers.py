@@ -7,7 +7,6 @@ beside the segment in the bucket. Whoever sends is `pacs.upkeep.ship`; nothing h
 
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,13 +18,11 @@ from pacs.ports import Bucket
 from pacs.store import bucket as buckets
 from pacs.store import record as layout
 from pacs.store.ledger import FOUND, SENDING, SHIPPED, Copy, Ledger
+from pacs.store.ranged import Blocks, PlacedObject
 from pacs.store.segments import SegmentStore, live_records, survey
 
 log = get_logger(__name__)
 FOLDER, NOTES = "segments", "given-up"
-BLOCK_BYTES = 1 << 20
-CACHE_BYTES = 48 << 20
-_LARGE_BYTES = 8 << 20
 _TICK_S = 5.0
 
 
@@ -55,7 +52,7 @@ class TieredStore:
         self.ledger = ledger
         self._owner = owner
         self._turn_over_s = turn_over_s
-        self._blocks = _Blocks(bucket)
+        self._blocks = Blocks(bucket)
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -76,13 +73,17 @@ class TieredStore:
             except NotFound:
                 if self.local.holds(location.container):
                     raise
+        return self.read_copy(location, span)
+
+    def read_copy(self, location: Location, span: tuple[int, int] | None = None) -> bytes:
+        """Return the record, or `span` within it, as the bucket has it; raises as `get` does."""
         copy = self._copy(location.container)
         offset, length = span or (0, location.size_bytes)
         if offset < 0 or length < 0 or offset + length > location.size_bytes:
             raise IntegrityError("a span reaches beyond its record")
         if self.ledger.is_given_up(location):
             raise NotFound("no record lies there")
-        data = self._blocks.read(copy, location.offset + offset, length)
+        data = self._blocks.read(f"{FOLDER}/{copy.container}", copy.size_bytes, location.offset + offset, length)
         if len(data) != length:
             raise IntegrityError("a segment ends within a record")
         if offset == 0 and length > layout.STATE_OFFSET and not _is_live(data):
@@ -107,6 +108,8 @@ class TieredStore:
 
     def mend(self, location: Location, record: Buffer) -> None:
         """Write a record over its damaged self, here. Raises `NotFound` where the segment is in the bucket only."""
+        if self.ledger.is_given_up(location):
+            raise NotFound("the record was given up")
         self.local.mend(location, record)
 
     # --- segments -------------------------------------------------------------------------------------------------------
@@ -123,7 +126,7 @@ class TieredStore:
             yield from self.local.records(container, from_offset)
             return
         gone = self.ledger.given_up(container)
-        for location, record in live_records(_Placed(self.bucket, self._copy(container)), container, from_offset):
+        for location, record in live_records(self._placed(container), container, from_offset):
             if location.offset not in gone:
                 yield location, record
 
@@ -134,7 +137,7 @@ class TieredStore:
     def survey_copy(self, container: str) -> Iterator[Piece]:
         """Name every stretch of a segment's copy in the bucket. Raises `NotFound`."""
         gone = self.ledger.given_up(container)
-        for piece in survey(_Placed(self.bucket, self._copy(container)), container):
+        for piece in survey(self._placed(container), container):
             place = piece.location
             if piece.kind in (RECORD, DAMAGE) and place.offset in gone:
                 yield Piece(GIVEN_UP, Location(container, place.offset, gone[place.offset]))
@@ -162,7 +165,7 @@ class TieredStore:
             self.bucket.delete(f"{FOLDER}/{container}")
             self.bucket.delete(f"{NOTES}/{container}")
             self.ledger.remove(container, given_up=True)
-            self._blocks.forget(container)
+            self._blocks.forget(f"{FOLDER}/{container}")
         self.local.drop(container)
 
     def close(self) -> None:
@@ -176,6 +179,14 @@ class TieredStore:
 
     # --- the two places held against each other ---------------------------------------------------------------------------
 
+    def claim(self) -> None:
+        """Make sure that the bucket keeps what it is given, and is ours. Raises as `begin` does."""
+        buckets.claim(self.bucket, self._owner)
+
+    def was_claimed(self) -> bool:
+        """Tell whether that was done before."""
+        return self.ledger.notes().get("claimed") == self._owner
+
     def begin(self) -> Begun:
         """Claim the bucket, and hold its listing against the ledger: each knows what the other may have lost.
 
@@ -186,7 +197,7 @@ class TieredStore:
         Unavailable
             It does not answer.
         """
-        buckets.claim(self.bucket, self._owner)
+        self.claim()
         listed = {name.removeprefix(f"{FOLDER}/"): size for name, size in self.bucket.list(FOLDER).items()}
         known, here = self.ledger.copies(), set(self.local.containers())
         lost = [name for name in known if name not in listed and name not in here]
@@ -202,6 +213,7 @@ class TieredStore:
         for name in found:
             self.ledger.give_up(*self._noted(name), told=True)
             self.ledger.write(name, FOUND, listed[name])
+        self.ledger.note(claimed=self._owner)
         return Begun(len(found), len(lost))
 
     def walked(self) -> None:
@@ -222,6 +234,9 @@ class TieredStore:
         except NotFound:
             return []
         return [Location(container, int(offset), int(size)) for offset, size in noted]
+
+    def _placed(self, container: str) -> PlacedObject:
+        return PlacedObject(self.bucket, f"{FOLDER}/{container}", self._copy(container).size_bytes)
 
     def _copy(self, container: str) -> Copy:
         copy = self.ledger.copy(container)
@@ -249,73 +264,3 @@ class TieredStore:
 def _is_live(start: bytes) -> bool:
     """Tell a record's beginning from that of one that was given up before its segment was sent, and from anything else."""
     return start[:8] == layout.MAGIC and start[layout.STATE_OFFSET] != layout.GIVEN_UP
-
-
-class _Placed:
-    """A segment in the bucket, read from its beginning to its end a window at a time."""
-
-    def __init__(self, bucket: Bucket, copy: Copy) -> None:
-        self._bucket = bucket
-        self._name = f"{FOLDER}/{copy.container}"
-        self.size_bytes = copy.size_bytes
-        self._begin = 0
-        self._window = b""
-
-    def pread(self, length: int, offset: int) -> bytes:
-        """Return at most `length` bytes from `offset`."""
-        length = min(length, self.size_bytes - offset)
-        if length <= 0:
-            return b""
-        at = offset - self._begin
-        if not 0 <= at <= at + length <= len(self._window):
-            self._window = self._bucket.read(self._name, (offset, min(max(length, _LARGE_BYTES), self.size_bytes - offset)))
-            self._begin, at = offset, 0
-        return self._window[at : at + length]
-
-
-class _Blocks:
-    """Ranged reads in blocks of 1 MiB, the latest kept: they are sealed, so memory may hold them. Safe for threads."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-
-    def read(self, copy: Copy, offset: int, length: int) -> bytes:
-        """Return a span of a segment; what is large is not kept."""
-        name = f"{FOLDER}/{copy.container}"
-        length = max(0, min(length, copy.size_bytes - offset))
-        if length == 0:
-            return b""
-        if length > _LARGE_BYTES:
-            return self._bucket.read(name, (offset, length))
-        first, last = offset // BLOCK_BYTES, (offset + length - 1) // BLOCK_BYTES
-        blocks = {number: self._known(copy.container, number) for number in range(first, last + 1)}
-        missing = [number for number, block in blocks.items() if block is None]
-        if missing:
-            begin, end = missing[0] * BLOCK_BYTES, min((missing[-1] + 1) * BLOCK_BYTES, copy.size_bytes)
-            data = self._bucket.read(name, (begin, end - begin))
-            for number in range(missing[0], missing[-1] + 1):
-                at = (number - missing[0]) * BLOCK_BYTES
-                blocks[number] = data[at : at + BLOCK_BYTES]
-                self._keep(copy.container, number, data[at : at + BLOCK_BYTES])
-        whole = b"".join(block or b"" for block in blocks.values())
-        return whole[offset - first * BLOCK_BYTES :][:length]
-
-    def forget(self, container: str) -> None:
-        """Forget what is kept of a segment."""
-        with self._lock:
-            for key in [key for key in self._kept if key[0] == container]:
-                del self._kept[key]
-
-    def _known(self, container: str, number: int) -> bytes | None:
-        with self._lock:
-            if (container, number) in self._kept:
-                self._kept.move_to_end((container, number))
-            return self._kept.get((container, number))
-
-    def _keep(self, container: str, number: int, block: bytes) -> None:
-        with self._lock:
-            self._kept[container, number] = block
-            while len(self._kept) * BLOCK_BYTES > CACHE_BYTES:
-                self._kept.popitem(last=False)

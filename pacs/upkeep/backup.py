@@ -1,72 +1,101 @@
-"""Back an archive up into a folder, and bring it back from there.
+"""Back an archive up into a folder or a bucket (`restore.py` brings it back).
 
-The folder holds `files/` with every file under its SHA-256, and `backup.json`, which names them; it is replaced in one step
+Either holds `files/` with every file under its SHA-256, and `backup.json`, which names them; it is replaced in one step
 when all of it is durable, so a backup that was cut short leaves the one before whole. What has not changed is not copied again.
-The index is copied first: records are durable before their rows, so every row of the copy finds its record.
+The index is copied first: records are durable before their rows, so every row of the copy finds its record. Segments that the
+archive's own bucket has are named and not copied, unless the whole is asked for.
 """
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from pacs.archive import Archive
-from pacs.index import schema
+from pacs.archive import Archive, bucket_at
 from pacs.logs import get_logger
-from pacs.model.errors import ConfigurationError, IntegrityError
-from pacs.settings import Settings
-from pacs.store.providers import sync_folder
+from pacs.model.errors import ConfigurationError, NotFound
+from pacs.ports import Bucket
+from pacs.store.bucket import FolderBucket
+from pacs.store.ledger import FILE as LEDGER
+from pacs.store.sending import digest_of_file
+from pacs.store.tiers import FOLDER as SEGMENTS
 from pacs.upkeep.compact import segments_held
+from pacs.upkeep.repair import Backup
 
 log = get_logger(__name__)
 FORMAT = 1
 MANIFEST = "backup.json"
 KEY_FILES = ("keys/image.key", "keys/identity.key", "keys/image.next.key", "keys/image.old.key", "keys/exported.json")
-_INDEX, _DUMP, _RING = "index.db", "index.pgdump", "keys/study-keys.db"
-_BLOCK = 1 << 20
+INDEX, DUMP, RING, LEDGER_COPY = "index.db", "index.pgdump", "keys/study-keys.db", f"store/{LEDGER}"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a backup or restore did."""
+    """What a backup or restore did. `elsewhere` segments are in the archive's bucket and nowhere in the backup."""
 
     files: int
     copied: int
     copied_bytes: int
     with_index: bool
     with_keys: bool
+    elsewhere: int = 0
+
+
+def place(where: Path | str) -> Bucket:
+    """Return where a backup is or goes: a folder, or a bucket's URL. Raises `ConfigurationError` for what cannot be one."""
+    text = str(where)
+    return bucket_at(text) if "://" in text and not text.startswith("file://") else FolderBucket(folder_of(where))
+
+
+def copies(where: Path | str) -> Backup:
+    """Return the records of a backup, for a repair. Raises `ConfigurationError` if there is no backup."""
+    bucket = place(where)
+    files = manifest(bucket, where)["files"]
+    segments = {name: entry for name, entry in files.items() if name.startswith("store/") and name.endswith(".seg")}
+    return Backup(
+        bucket, {name.removeprefix("store/"): (f"files/{one['sha256']}", one["size"]) for name, one in segments.items()}
+    )
 
 
 def back_up(
     archive: Archive,
-    folder: Path,
+    where: Path | str,
     *,
     with_keys: bool = False,
     without_index: bool = False,
+    whole: bool = False,
     on_file: Callable[[str], object] | None = None,
 ) -> Report:
-    """Copy all that this archive needs to come back into `folder`; safe while it serves.
+    """Copy all that this archive needs to come back into a folder or bucket; safe while it serves.
 
-    Key-encryption keys come along only `with_keys`: kept beside the data they protect nothing.
+    Key-encryption keys come along only `with_keys`: kept beside the data they protect nothing. Segments that the archive's own
+    bucket has come along only for the `whole`.
 
     Raises
     ------
     ConfigurationError
-        The folder cannot be used, or PostgreSQL's pg_dump is not there.
+        The folder or bucket cannot be used, or PostgreSQL's pg_dump is not there.
     Unavailable
-        A compaction is at work.
+        A compaction is at work, or the bucket does not answer.
     """
-    home = archive.settings.home
+    home, bucket = archive.settings.home, place(where)
+    if isinstance(bucket, FolderBucket):
+        _check_folder(folder_of(where), home)
+    if archive.settings.store.url and str(where).rstrip("/").startswith(archive.settings.store.url.rstrip("/")):
+        raise ConfigurationError("a backup does not go to the place that it is to replace; give it a prefix of its own")
+    with segments_held(home, exclusive=False), tempfile.TemporaryDirectory(dir=home / "run", prefix="backup-") as staging:
+        return _Copying(archive, bucket, where, Path(staging), on_file or (lambda _: None)).run(with_keys, without_index, whole)
+
+
+def _check_folder(folder: Path, home: Path) -> None:
     if folder.resolve().is_relative_to(home.resolve()):
         raise ConfigurationError(f"{folder} is within the home; a backup belongs elsewhere")
     try:
@@ -75,58 +104,102 @@ def back_up(
         raise ConfigurationError(f"cannot use the folder {folder}: {error.strerror}") from error
     if not (folder / MANIFEST).exists() and any(folder.iterdir()) and not (folder / "files").is_dir():
         raise ConfigurationError(f"{folder} holds other things; name an empty folder, or one of an earlier backup")
-    with segments_held(home, exclusive=False):
-        return _Backup(archive, folder, on_file or (lambda _: None)).run(with_keys, without_index)
+    for left in (folder / "files").glob("*.part"):
+        left.unlink()
 
 
-class _Backup:
-    def __init__(self, archive: Archive, folder: Path, on_file: Callable[[str], object]) -> None:
+class _Copying:
+    def __init__(
+        self, archive: Archive, bucket: Bucket, where: Path | str, staging: Path, on_file: Callable[[str], object]
+    ) -> None:
         self._archive = archive
         self._home = archive.settings.home
-        self._folder = folder
-        self._files = folder / "files"
+        self._bucket = bucket
+        self._staging = staging
         self._on_file = on_file
-        self._before: dict[str, dict[str, Any]] = _manifest(folder)["files"] if (folder / MANIFEST).exists() else {}
+        self._there = bucket.list("files")
+        self._before: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(NotFound):
+            document = json.loads(bucket.read(MANIFEST))
+            if document.get("archive", self._name_of_archive) != self._name_of_archive:
+                raise ConfigurationError(f"{where} holds the backup of another archive; name another place")
+            self._before = manifest(bucket, where)["files"]
         self._named: dict[str, dict[str, Any]] = {}
+        self._elsewhere: dict[str, dict[str, Any]] = {}
         self._copied = self._copied_bytes = 0
 
-    def run(self, with_keys: bool, without_index: bool) -> Report:
-        self._files.mkdir(mode=0o700, exist_ok=True)
-        for left in self._files.glob("*.part"):
-            left.unlink()
+    @property
+    def _name_of_archive(self) -> str:
+        return self._archive.keys.open("identity").derive("backup").hex()[:32]
+
+    def run(self, with_keys: bool, without_index: bool, whole: bool) -> Report:
         if not without_index:
             self._index()
-        for path in self._plain("store/*.seg", "quarantine/*.sealed", "forgotten/*.json", "pacs.toml", "rules.toml"):
+        self._segments(whole)
+        for path in self._plain("quarantine/*.sealed", "forgotten/*.json", "pacs.toml", "rules.toml"):
             self._keep(path.relative_to(self._home).as_posix(), path)
         for path in self._plain("processors/**/*"):
             if path.suffix != ".pyc":
                 self._keep(path.relative_to(self._home).as_posix(), path)
         self._identities()
+        if (self._home / LEDGER_COPY).exists():
+            self._snapshot(LEDGER_COPY, lambda target: _copy_sqlite(self._home / LEDGER_COPY, target))
         # The ring last: every record that was copied finds its key.
-        self._snapshot(_RING, self._archive.ring.copy_to)
+        self._snapshot(RING, self._archive.ring.copy_to)
         if with_keys:
             for path in self._plain(*KEY_FILES):
                 self._keep(path.relative_to(self._home).as_posix(), path)
         document = {
             "mini-pacs-backup": FORMAT,
+            "archive": self._name_of_archive,
             "made_at": time.time(),
             "image_key_id": self._archive.image_key_id,
             "with_keys": with_keys,
             "files": self._named,
+            "elsewhere": self._elsewhere,
         }
-        self._finish(document)
+        self._bucket.replace(MANIFEST, json.dumps(document, indent=1).encode("ascii"))
+        # Only now is nothing of the last backup needed: a forgotten study's key must not live on in an older copy of the ring.
+        wanted = {f"files/{entry['sha256']}" for entry in self._named.values()}
+        for name in self._there.keys() - wanted:
+            self._bucket.delete(name)
         log.info("backup_made", count=len(self._named), size_bytes=self._copied_bytes)
-        return Report(len(self._named), self._copied, self._copied_bytes, not without_index, with_keys)
+        counts = (len(self._named), self._copied, self._copied_bytes)
+        return Report(*counts, not without_index, with_keys, len(self._elsewhere))
 
     def _plain(self, *patterns: str) -> Iterator[Path]:
         for pattern in patterns:
             yield from (path for path in sorted(self._home.glob(pattern)) if path.is_file())
 
+    def _segments(self, whole: bool) -> None:
+        tiers = self._archive.tiers
+        for segment in self._archive.objects.segments():
+            name = f"store/{segment.container}"
+            sent = tiers.ledger.copies().get(segment.container) if tiers is not None else None
+            if sent is not None and not whole:
+                self._elsewhere[name] = {"sha256": sent.sha256, "size": sent.size_bytes}
+            elif tiers is not None and not tiers.local.holds(segment.container):
+                self._fetch(name, f"{SEGMENTS}/{segment.container}", tiers.bucket)
+            else:
+                # The newest of a writer changes while it is read: what is named by its digest must be what was read.
+                self._keep(name, self._home / name, changing=segment.newest)
+
+    def _fetch(self, name: str, object_name: str, bucket: Bucket) -> None:
+        before = self._before.get(name)
+        if before is not None and f"files/{before['sha256']}" in self._there:
+            self._named[name] = before
+            return
+        temporary = self._staging / "fetched"
+        with temporary.open("wb") as file:
+            for block in bucket.blocks(object_name):
+                file.write(block)
+        self._put(name, temporary, stamp=None)
+
     def _index(self) -> None:
         url = self._archive.settings.database_url
         if url.startswith("sqlite"):
             source = Path(url.split("///", 1)[1])
-            self._snapshot(_INDEX, lambda target: _copy_sqlite(source, target))
+            self._snapshot(INDEX, lambda target: _copy_sqlite(source, target))
             return
         tool = shutil.which("pg_dump")
         if tool is None:
@@ -134,7 +207,7 @@ class _Backup:
                 "the index is in PostgreSQL, and pg_dump is not on PATH: install PostgreSQL's client programs, or back up "
                 "--without-index and let `pacs rebuild-index` write it anew (jobs, peers and tokens are lost then)"
             )
-        self._snapshot(_DUMP, lambda target: _run([tool, "-Fc", "-f", str(target), _libpq(url)]))
+        self._snapshot(DUMP, lambda target: run_tool([tool, "-Fc", "-f", str(target), libpq(url)]))
 
     def _identities(self) -> None:
         """The vault: its logs before its rows, because a log is begun anew only after its rows are in the database."""
@@ -142,148 +215,86 @@ class _Backup:
         if not folder.is_dir():
             return
         for path in sorted(folder.glob("*.log")):
-            self._keep(f"identity/{path.name}", path)
+            self._keep(f"identity/{path.name}", path, changing=True)
         for path in sorted(folder.glob("*.db")):
             self._snapshot(f"identity/{path.name}", lambda target, path=path: _copy_sqlite(path, target))  # type: ignore[misc]
 
     def _snapshot(self, name: str, write: Callable[[Path], object]) -> None:
-        temporary = self._files / f"{uuid.uuid4()}.part"
+        temporary = self._staging / "snapshot"
         write(temporary)
-        temporary.chmod(0o600)
-        digest = sha256()
-        with temporary.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-            os.fsync(file.fileno())
-        self._name(name, temporary, digest.hexdigest(), stamp=None)
+        self._put(name, temporary, stamp=None)
 
-    def _keep(self, name: str, path: Path) -> None:
+    def _keep(self, name: str, path: Path, *, changing: bool = False) -> None:
         """Copy a file unless it is as it was at the last backup."""
         try:
-            status = path.stat()
+            stamp = _stamp(path)
+            before = self._before.get(name)
+            if before is not None and before["stamp"] == stamp and f"files/{before['sha256']}" in self._there:
+                self._named[name] = before
+                return
+            if not changing:
+                digest, size = digest_of_file(path)
+                self._create(digest, size, path)
+                if _stamp(path) == stamp:
+                    self._name(name, digest, size, stamp)
+                    return
+                self._bucket.delete(f"files/{digest}")
+                self._there.pop(f"files/{digest}", None)
+            shutil.copyfile(path, self._staging / "copied")
         except FileNotFoundError:
-            return  # discarded meanwhile
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
-        before = self._before.get(name)
-        if before is not None and before["stamp"] == stamp and (self._files / before["sha256"]).exists():
-            self._named[name] = before
+            self._gone(name)
             return
-        temporary = self._files / f"{uuid.uuid4()}.part"
-        digest = sha256()
-        with path.open("rb") as source, temporary.open("xb") as target:
-            while block := source.read(_BLOCK):
-                digest.update(block)
-                # The zeros ahead of a segment's last record take no room.
-                if block.count(0) == len(block):
-                    target.seek(len(block), os.SEEK_CUR)
-                else:
-                    target.write(block)
-            target.truncate(target.tell())
-            target.flush()
-            os.fsync(target.fileno())
-        temporary.chmod(0o600)
-        self._name(name, temporary, digest.hexdigest(), stamp)
+        self._put(name, self._staging / "copied", stamp)
 
-    def _name(self, name: str, temporary: Path, digest: str, stamp: list[int] | None) -> None:
-        size = temporary.stat().st_size
-        if (self._files / digest).exists():
-            temporary.unlink()
-        else:
-            temporary.rename(self._files / digest)
-            self._copied += 1
-            self._copied_bytes += size
+    def _gone(self, name: str) -> None:
+        """Discarded meanwhile; or a segment that went to the bucket meanwhile."""
+        tiers = self._archive.tiers
+        sent = tiers.ledger.copies().get(name.removeprefix("store/")) if tiers is not None else None
+        if sent is not None:
+            self._elsewhere[name] = {"sha256": sent.sha256, "size": sent.size_bytes}
+
+    def _put(self, name: str, temporary: Path, stamp: list[int] | None) -> None:
+        digest, size = digest_of_file(temporary)
+        self._create(digest, size, temporary)
+        temporary.unlink()
+        self._name(name, digest, size, stamp)
+
+    def _create(self, digest: str, size: int, path: Path) -> None:
+        if f"files/{digest}" in self._there:
+            return
+        with contextlib.suppress(FileExistsError):
+            self._bucket.create(f"files/{digest}", path)
+        self._there[f"files/{digest}"] = size
+        self._copied += 1
+        self._copied_bytes += size
+
+    def _name(self, name: str, digest: str, size: int, stamp: list[int] | None) -> None:
         self._named[name] = {"sha256": digest, "size": size, "stamp": stamp}
         self._on_file(name)
 
-    def _finish(self, document: dict[str, Any]) -> None:
-        sync_folder(self._files)
-        temporary = self._folder / f"{MANIFEST}.part"
-        with temporary.open("w", encoding="ascii") as file:
-            json.dump(document, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o600)
-        temporary.replace(self._folder / MANIFEST)
-        sync_folder(self._folder)
-        # Only now is nothing of the last backup needed: a forgotten study's key must not live on in an older copy of the ring.
-        wanted = {entry["sha256"] for entry in self._named.values()}
-        for path in self._files.iterdir():
-            if path.name not in wanted:
-                path.unlink()
 
-
-def restore(settings: Settings, folder: Path, on_file: Callable[[str], object] | None = None) -> Report:
-    """Bring a backup back into an empty home; every file is compared with its digest on the way.
-
-    Raises
-    ------
-    ConfigurationError
-        There is no backup, the home is not empty, or pg_restore is not there.
-    IntegrityError
-        A file of the backup is damaged or missing. The home is then incomplete: empty it and take another backup.
-    """
-    home = settings.home
-    document = _manifest(folder)
-    if home.exists() and any(home.iterdir()):
-        raise ConfigurationError(f"{home} is not empty; restore into an empty home, and only then start the archive")
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    home.chmod(0o700)
-    size = 0
-    dump: Path | None = None
-    for name, entry in document["files"].items():
-        target = settings.vault_folder / name.removeprefix("identity/") if name.startswith("identity/") else home / name
-        if not name.startswith("identity/") and not target.resolve().is_relative_to(home.resolve()):
-            raise IntegrityError(f"the backup names a file outside the home: {name}")
-        _bring(folder / "files" / entry["sha256"], target, entry["sha256"])
-        size += entry["size"]
-        if name == _DUMP:
-            dump = target
-        if on_file is not None:
-            on_file(name)
-    sqlite = settings.database_url.startswith("sqlite")
-    with_index = dump is not None or _INDEX in document["files"]
-    if dump is not None and not sqlite:
-        tool = shutil.which("pg_restore")
-        if tool is None:
-            raise ConfigurationError("pg_restore is not on PATH: install PostgreSQL's client programs, then restore again")
-        _run([tool, "--no-owner", "-d", _libpq(settings.database_url), str(dump)])
-        dump.unlink()
-    if not with_index or (dump is not None) == sqlite:
-        schema.upgrade(settings.database_url)
-        with_index = False
-    return Report(len(document["files"]), len(document["files"]), size, with_index, document["with_keys"])
-
-
-def _bring(source: Path, target: Path, expected: str) -> None:
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    digest = sha256()
+def manifest(bucket: Bucket, where: Path | str) -> dict[str, Any]:
+    if isinstance(bucket, FolderBucket) and not folder_of(where).is_dir():
+        raise ConfigurationError(f"there is no folder {where}")
     try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with source.open("rb") as file, os.fdopen(descriptor, "wb") as out:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                out.write(block)
-            out.flush()
-            os.fsync(out.fileno())
-    except FileNotFoundError as error:
-        raise IntegrityError(f"the backup lacks {target.name}") from error
-    except FileExistsError as error:
-        raise ConfigurationError(f"{target} is there already; restore into empty folders") from error
-    if digest.hexdigest() != expected:
-        raise IntegrityError(f"the backup's copy of {target.name} is damaged; take another backup")
-    sync_folder(target.parent)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="ascii"))
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"there is no backup in {folder}") from error
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder / MANIFEST} cannot be read") from error
+        document: dict[str, Any] = json.loads(bucket.read(MANIFEST))
+    except NotFound as error:
+        raise ConfigurationError(f"there is no backup in {where}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{MANIFEST} in {where} cannot be read") from error
     if document.get("mini-pacs-backup") != FORMAT:
-        raise ConfigurationError(f"{folder / MANIFEST} is of a version that this release does not know")
+        raise ConfigurationError(f"{MANIFEST} in {where} is of a version that this release does not know")
     return document
+
+
+def folder_of(where: Path | str) -> Path:
+    text = str(where)
+    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(text)
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:
@@ -294,13 +305,13 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         database.backup(copy)
 
 
-def _libpq(url: str) -> str:
+def libpq(url: str) -> str:
     """Return a URL that PostgreSQL's own programs understand."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(scheme="postgresql"))
 
 
-def _run(command: list[str]) -> None:
+def run_tool(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         # What the program says may name tables, never a value of a row.

@@ -6,15 +6,18 @@ an error in the log and an event; `pacs verify` tells the whole story.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pacs.archive import Archive
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, ConfigurationError, Unavailable
+from pacs.model.upkeep import Finding, RecordRow
 from pacs.settings import Settings
 from pacs.upkeep import forget
 from pacs.upkeep.compact import compact
+from pacs.upkeep.repair import OtherPlace, repair_row
+from pacs.upkeep.ship import Shipper
 from pacs.upkeep.verify import check_row
 
 log = get_logger(__name__)
@@ -27,8 +30,11 @@ _AT_ONCE = 32
 class Tender:
     """One pass after another over what is due."""
 
+    every_s = TICK_S
+
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
+        self._other = OtherPlace(archive.tiers) if archive.tiers is not None else None
         self._compacted_at = time.monotonic()
 
     def scrub(self, seconds: float) -> int:
@@ -44,13 +50,24 @@ class Tender:
             if room <= 0:
                 break
             room -= row.stored.location.size_bytes
-            finding = check_row(self._archive, row, deep=True)
-            if finding is not None and self._archive.index.upkeep.row_at(row.stored.location) is not None:
-                log.error("record_damaged", kind=finding.kind, sop_instance_uid=finding.sop_instance_uid)
-                self._archive.index.upkeep.alarm(finding, row.stored.key)
+            try:
+                finding = check_row(self._archive, row, deep=True)
+                if finding is not None and self._archive.index.upkeep.row_at(row.stored.location) is not None:
+                    self._found(finding, row)
+            except Unavailable:
+                break  # the bucket is away: its records' turn comes again
             checked.append(row.pk)
         self._archive.index.upkeep.checked(checked)
         return len(checked)
+
+    def _found(self, finding: Finding, row: RecordRow) -> None:
+        """Repair from the other place where there is one; otherwise say loudly what is damaged."""
+        if self._other is not None and repair_row(self._archive, row, [self._other]):
+            log.warning("record_repaired", kind=finding.kind, sop_instance_uid=finding.sop_instance_uid)
+            self._archive.index.upkeep.alarm(finding, row.stored.key, event="record_repaired")
+            return
+        log.error("record_damaged", kind=finding.kind, sop_instance_uid=finding.sop_instance_uid)
+        self._archive.index.upkeep.alarm(finding, row.stored.key)
 
     def tick(self) -> None:
         """Do what is due."""
@@ -67,24 +84,33 @@ class Tender:
 
 @contextmanager
 def tending(settings: Settings) -> Iterator[None]:
-    """Tend the archive of these settings in a thread of its own for a `with` block."""
+    """Tend the archive of these settings in threads of their own for a `with` block."""
     stop = threading.Event()
-    thread = threading.Thread(target=_run, args=(settings, stop), name="upkeep", daemon=True)
-    thread.start()
+    # Whoever sends to a bucket may wait for it for minutes; checks and compaction go on beside.
+    makers: dict[str, Callable[[Archive], Tender | Shipper]] = {"upkeep": Tender}
+    if settings.store.url:
+        makers["shipping"] = Shipper
+    threads = [
+        threading.Thread(target=_run, args=(settings, name, make, stop), name=name, daemon=True)
+        for name, make in makers.items()
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join(10)
+        for thread in threads:
+            thread.join(10)
 
 
-def _run(settings: Settings, stop: threading.Event) -> None:
-    while not stop.wait(TICK_S):
+def _run(settings: Settings, name: str, make: Callable[[Archive], Tender | Shipper], stop: threading.Event) -> None:
+    while not stop.wait(TICK_S if name == "upkeep" else 0.5):
         try:
-            with Archive.opened(settings, writer="upkeep") as archive:
-                tender = Tender(archive)
+            with Archive.opened(settings, writer=name) as archive:
+                tender = make(archive)
                 tender.tick()
-                while not stop.wait(TICK_S):
+                while not stop.wait(tender.every_s):
                     tender.tick()
         except ConfigurationError as error:
             log.error("upkeep_cannot_run", reason=str(error))

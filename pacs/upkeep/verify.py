@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 
 from pacs.archive import Archive
 from pacs.index.upkeep import image_attributes
-from pacs.model.errors import ArchiveError, ConfigurationError, IntegrityError, NotFound
+from pacs.model.errors import ArchiveError, ConfigurationError, IntegrityError, NotFound, Unavailable
 from pacs.model.instance import IndexEntry, Origin
 from pacs.model.upkeep import DAMAGE, RECORD, Finding, Piece, RecordRow
 from pacs.store import record as layout
+from pacs.store.bucket import digest_of
+from pacs.store.tiers import FOLDER, TieredStore
 
 IN_FLIGHT_S = 300.0
 """A record without a row is on its way for so long: its group may be waiting for the database."""
@@ -34,7 +36,12 @@ def verify(
     """
     newest = {one.container for one in archive.objects.segments() if one.newest}
     for container in sorted({*archive.objects.containers(), *archive.index.upkeep.containers()}):
-        yield from _Container(archive, container, deep, on_record, now or time.time()).findings(container in newest)
+        try:
+            yield from _Container(archive, container, deep, on_record, now or time.time()).findings(container in newest)
+            if archive.tiers is not None:
+                yield from _other_copy(archive.tiers, container, deep)
+        except Unavailable as error:
+            yield Finding("unreachable", str(error), "", container)
     yield from _quarantine(archive, deep)
 
 
@@ -153,6 +160,21 @@ class _Container:
         """Look at the same place again: a group that is being written has ended by then, damage stays as it is."""
         time.sleep(SETTLE_S)
         return piece not in list(self._archive.objects.survey(self._container))
+
+
+def _other_copy(tiers: TieredStore, container: str, deep: bool) -> Iterator[Finding]:
+    """Hold the bucket's copy of a segment that is here against what was sent: by name and size, deep by its digest."""
+    copy = tiers.ledger.copies().get(container)
+    if copy is None or not tiers.local.holds(container):
+        return  # not sent yet; or read whole just now
+    name = f"{FOLDER}/{container}"
+    try:
+        if len(tiers.bucket.read(name, (copy.size_bytes - 1, 2))) != 1:
+            yield Finding("copy", "the bucket's copy has another size than what was sent", "", container)
+        elif deep and copy.sha256 and digest_of(tiers.bucket, name) != (copy.sha256, copy.size_bytes):
+            yield Finding("copy", "the bucket's copy is not what was sent", "", container)
+    except NotFound:
+        yield Finding("copy", "the bucket has no copy any more", "", container)
 
 
 _EXTENT = "{} bytes are neither a record nor zero, and no row points there"

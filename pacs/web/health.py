@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from pacs.archive import Archive
 from pacs.model.errors import ArchiveError, Unavailable
+from pacs.upkeep.ship import said, standing
 from pacs.web.door import door, in_thread
 
 Check = Callable[[Archive], str]
@@ -49,6 +50,11 @@ def above_floor(free: int, total: int, floor: int) -> str:
     return f"{free >> 20} MiB free"
 
 
+def bucket(archive: Archive) -> str:
+    """How sending to the bucket goes. One that is away is no reason to refuse: records are durable here until it is back."""
+    return "none configured" if archive.tiers is None else said(standing(archive.tiers))
+
+
 def keys(archive: Archive) -> str:
     """The key files are still where the archive found them."""
     held = ("image.key", "identity.key") if archive.keys.kept_here else ()
@@ -80,7 +86,7 @@ def broker(archive: Archive) -> str:
     return "takes connections"
 
 
-CHECKS: list[Check] = [database, store, disk, keys, dicom, broker]
+CHECKS: list[Check] = [database, store, disk, bucket, keys, dicom, broker]
 
 
 async def livez(request: Request) -> Response:

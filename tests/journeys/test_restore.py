@@ -9,36 +9,17 @@ import filling
 import making
 import pytest
 
-from pacs import retrieve
 from pacs.archive import Archive
 from pacs.ingest import ingest
 from pacs.model.errors import ConfigurationError, IntegrityError
-from pacs.model.query import Level, Query
 from pacs.settings import Settings
 from pacs.sweep import prepare, recover
-from pacs.upkeep.backup import MANIFEST, back_up, restore
+from pacs.upkeep.backup import MANIFEST, back_up
 from pacs.upkeep.rebuild import COMPLETION, rebuild
+from pacs.upkeep.restore import restore
 from pacs.upkeep.verify import verify
 
 EXPLICIT = "1.2.840.10008.1.2.1"
-
-
-def answers(archive: Archive) -> dict[str, Any]:
-    """Return everything that a door would say, pixels and quarantine included."""
-    studies = [one.study_instance_uid for one in archive.index.studies()]
-    found: dict[str, Any] = {}
-    for level in Level:
-        found[level.value] = sorted(str(sorted(one.items())) for one in archive.index.search(Query(level)))
-    for stored in archive.index.locate(study_instance_uids=studies):
-        found[stored.key.sop_instance_uid] = b"".join(bytes(one) for one in retrieve.part10_file(archive, stored, [EXPLICIT]))
-    for row in archive.index.quarantine.list():
-        found[row.quarantine_id] = bytes(archive.quarantine.open(row.quarantine_id).data_set)
-    found["versions"] = [
-        (one.sop_instance_uid, one.version, one.current, one.digest) for one in archive.index.upkeep.versions()
-    ]
-    summary = archive.index.summary()
-    found["summary"] = {name: value for name, value in summary.items() if name != "jobs"}
-    return found
 
 
 @pytest.mark.parametrize("with_keys", [True, False], ids=["with keys", "keys from their export"])
@@ -47,7 +28,7 @@ def test_the_home_is_destroyed_and_everything_answers_as_before(tmp_path: Path, 
     home, copy = tmp_path / "home", tmp_path / "backup"
     with making.archive(home) as archive:
         filling.fill(archive)
-        before = answers(archive)
+        before = filling.answers(archive)
         back_up(archive, copy, with_keys=with_keys)
         export = archive.keys.export()
     shutil.rmtree(home)
@@ -64,7 +45,7 @@ def test_the_home_is_destroyed_and_everything_answers_as_before(tmp_path: Path, 
     assert not prepare(settings), "nothing is made anew"
     with Archive.opened(settings, writer="test") as archive:
         assert recover(archive) == 0
-        assert answers(archive) == before
+        assert filling.answers(archive) == before
         assert list(verify(archive, deep=True)) == []
         ingest(archive, making.received(making.dataset(instance=5)))
         assert archive.index.summary()["instances"] == before["summary"]["instances"] + 1
@@ -157,10 +138,10 @@ def test_the_index_is_rebuilt_from_the_records(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with making.archive(home) as archive:
         filling.fill(archive)
-        before, said = rows(archive), answers(archive)
+        before, said = rows(archive), filling.answers(archive)
     with making.archive(home, writer="second") as archive:
         ingest(archive, making.received(making.dataset(instance=3, frame=making.pixels(seed=77))))
-        before, said = rows(archive), answers(archive)
+        before, said = rows(archive), filling.answers(archive)
         with pytest.raises(ConfigurationError, match="not empty"):
             rebuild(archive)
     for path in home.glob("index.db*"):
@@ -171,7 +152,7 @@ def test_the_index_is_rebuilt_from_the_records(tmp_path: Path) -> None:
 
         assert (done.instances, done.unreadable) == (8, 0)
         assert rows(archive) == before
-        assert answers(archive) == said
+        assert filling.answers(archive) == said
         assert list(verify(archive)) == []
         assert archive.index.settled(9e9, settle_s=0, quiet_s=0, study_settle_s=0) == []
         assert {one.completion for one in archive.index.series_of(archive.index.studies()[0].study_instance_uid)} <= {
