@@ -6,6 +6,7 @@ from pathlib import Path
 
 import filling
 import making
+import numpy as np
 import pytest
 
 from pacs import retrieve
@@ -96,7 +97,7 @@ def test_a_frame_is_read_without_its_neighbours(archive: Archive, bucket: Path) 
             self.asked.append(span[1])
             return super().read(name, span)
 
-    noise = making.np.random.default_rng(1).integers(-2000, 2000, (1400, 1400)).astype("<i2")
+    noise = np.random.default_rng(1).integers(-2000, 2000, (1400, 1400)).astype("<i2")
     ingest(archive, making.received(making.dataset(instance=1, frame=noise)))
     take_in(archive, 2)
     send_all(archive)
