@@ -16,7 +16,7 @@ from celery import shared_task, signals
 from pacs import logs
 from pacs.archive import Archive
 from pacs.processing.api import Spec
-from pacs.processing.child import THREAD_VARIABLES
+from pacs.processing.child import THREAD_VARIABLES, warm_up
 from pacs.processing.registry import discover
 from pacs.processing.runner import run_job
 from pacs.queue import QUEUES, TASK, broker_url, make_app
@@ -96,6 +96,7 @@ def _our_logs(**_: Any) -> None:
 @signals.worker_process_init.connect(weak=False)
 def _pool_child_started(**_: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: _Pool.stop.set())
+    warm_up()
 
 
 @signals.worker_process_shutdown.connect(weak=False)

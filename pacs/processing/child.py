@@ -1,18 +1,24 @@
 """The isolated process of a job, from the worker's side: started, watched, and gone with all that belongs to it.
 
-What runs in it is `pacs.processing.isolated`; who talks to it is `runner` (processors) or `cleaning` (held images).
+What forks it is `pacs.processing.nursery`, what runs in it `isolated`; who talks to it is `runner` (processors) or `cleaning`
+(held images).
 """
 
 import contextlib
+import json
 import os
+import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pacs.archive import Archive
 from pacs.logs import get_logger
@@ -21,7 +27,8 @@ from pacs.model.job import Claim, JobState
 from pacs.processing import wire
 
 log = get_logger(__name__)
-TERM_GRACE_S = 2.0
+_GONE_S = 30.0
+"""How long the end of a killed process is waited for; what comes after it (a container that is stopped) takes its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +54,9 @@ class Stopped(Exception):
     """The worker is to end; the job goes back."""
 
 
-def died(process: "subprocess.Popen[bytes]") -> Outcome:
+def died(process: "Child") -> Outcome:
     """Return what to say of a process that ended without saying anything."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(TERM_GRACE_S)
-    code = process.returncode
+    code = process.wait(_GONE_S)
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
         # SIGKILL that is not ours is the kernel's, short of memory: another time there may be more.
@@ -66,45 +71,142 @@ def check(heartbeat: "Heartbeat", stop: threading.Event) -> None:
         raise Stopped
 
 
+class Child:
+    """The isolated process of a job, as its worker sees it; `returncode` is negative for a signal, None while it runs."""
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+        self._said = b""
+        self._closed = False
+        self.returncode: int | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id; waits until it has been forked, 0 where it never was."""
+        while b"\n" not in self._said and not self._closed:
+            self._listen(None)
+        first = self._said.partition(b"\n")[0]
+        return int(first) if first else 0
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Return how it ended, None where it has not within `timeout_s`."""
+        until = time.monotonic() + timeout_s
+        while self.returncode is None and not self._closed and (left := until - time.monotonic()) > 0:
+            self._listen(left)
+        return self.returncode
+
+    def _listen(self, timeout_s: float | None) -> None:
+        if not select.select([self._status], [], [], timeout_s)[0]:
+            return
+        more = os.read(self._status, 64)
+        self._closed = not more
+        self._said += more
+        if self._said.count(b"\n") > 1:
+            self.returncode = int(self._said.split(b"\n")[1])
+
+
 @contextlib.contextmanager
-def child() -> Iterator[tuple["subprocess.Popen[bytes]", int, wire.Reader]]:
-    """Start the isolated process; on leaving, nothing of its process group is left."""
+def child(*, afterwards: Sequence[Sequence[str]] = (), scratch: str | None = None) -> Iterator[tuple[Child, int, wire.Reader]]:
+    """Start the isolated process; on leaving, nothing of its process group is left.
+
+    `afterwards` are commands that end what is not in its group (a container); they run however it ends, and whoever has died.
+    `scratch` is where its own folder is made, the folder for temporary files where absent.
+    """
     in_read, in_write = os.pipe()
     out_read, out_write = os.pipe()
     life_read, life_write = os.pipe()
-    ours, theirs = [in_write, out_read, life_write], [in_read, out_write, life_read]
+    status_read, status_write = os.pipe()
+    ours, theirs = [in_write, out_read, status_read], [in_read, out_write, life_read, status_write]
+    folder = tempfile.mkdtemp(prefix="pacs-job-", dir=scratch)
     try:
-        with tempfile.TemporaryDirectory(prefix="pacs-job-") as folder:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-m", "pacs.processing.isolated", *map(str, theirs)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=theirs,
-                cwd=folder,
-                env=_environment(folder),
-            )
-            for descriptor in theirs:
-                os.close(descriptor)
-            theirs.clear()
-            try:
-                yield process, in_write, wire.Reader(out_read)
-            finally:
-                # The watcher goes by this, too; killing the group also ends what the processor itself may have started.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.kill()
-                process.wait()
+        try:
+            _Nursery.fork({"folder": folder, "afterwards": [list(one) for one in afterwards]}, theirs)
+        except BaseException:
+            os.close(life_write)
+            raise
+        for descriptor in theirs:
+            os.close(descriptor)
+        theirs.clear()
+        process = Child(status_read)
+        try:
+            yield process, in_write, wire.Reader(out_read)
+        finally:
+            os.close(life_write)  # its keeper goes by this
+            process.wait(_GONE_S)
     finally:
         for descriptor in (*ours, *theirs):
             os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(folder: str) -> dict[str, str]:
-    """What the isolated process sees of the environment: nothing of ours, so no setting and no secret."""
+class _Nursery:
+    """The nursery of this process: started when it is first needed, and again where it has died."""
+
+    _lock = threading.Lock()
+    _control: socket.socket | None = None
+    _process: "subprocess.Popen[bytes] | None" = None
+    _owner = 0
+
+    @classmethod
+    def fork(cls, request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """Have a process forked that reads, writes, lives by and reports through `descriptors`."""
+        data = json.dumps(request).encode()
+        with cls._lock:
+            for last in (False, True):
+                control = cls._started()
+                try:
+                    socket.send_fds(control, [data], descriptors)
+                    return
+                except OSError:
+                    cls._drop()
+                    if last:
+                        raise
+
+    @classmethod
+    def start(cls) -> None:
+        """Start it before it is needed."""
+        with cls._lock:
+            cls._started()
+
+    @classmethod
+    def _started(cls) -> socket.socket:
+        if cls._control is not None and cls._owner == os.getpid() and cls._process is not None and cls._process.poll() is None:
+            return cls._control
+        cls._drop()
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM)
+        with there:
+            cls._process = subprocess.Popen(
+                [sys.executable, "-I", "-B", "-m", "pacs.processing.nursery", str(there.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[there.fileno()],
+                cwd="/",
+                env=_environment(),
+                start_new_session=True,
+            )
+        cls._control, cls._owner = here, os.getpid()
+        return here
+
+    @classmethod
+    def _drop(cls) -> None:
+        if cls._control is not None:
+            cls._control.close()  # it ends when nobody asks any more
+        if cls._process is not None and cls._owner == os.getpid():
+            cls._process.kill()
+            cls._process.wait()
+        cls._control = cls._process = None
+
+
+def warm_up() -> None:
+    """Start what isolated processes are forked from, so that the first job does not wait for its imports."""
+    _Nursery.start()
+
+
+def _environment() -> dict[str, str]:
+    """What isolated processes see of the environment: nothing of ours, so no setting and no secret."""
     kept = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", *THREAD_VARIABLES)
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
-    return {**environment, "HOME": folder, "TMPDIR": folder}
+    return {name: os.environ[name] for name in kept if name in os.environ}
 
 
 THREAD_VARIABLES = (

@@ -6,7 +6,6 @@ it will not. What is clean becomes visible in the transaction that ends the job;
 
 import base64
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from pacs.model.errors import IntegrityError, NotFound, Unavailable
 from pacs.model.instance import Arrival, Buffer, Cleaned, Origin, Received, Stored
 from pacs.model.job import Claim, Job, JobState
 from pacs.processing import wire
-from pacs.processing.child import Heartbeat, Outcome, check, child, died
+from pacs.processing.child import Child, Heartbeat, Outcome, check, child, died
 from pacs.processing.cleaners import CLEANERS, Cleaning, cleaning_of
 from pacs.retrieve import data_set
 
@@ -159,7 +158,7 @@ class _Work:
         }
         wire.write(write_end, {"image": about}, [header, *frames.frames])
 
-    def _listen(self, process: "subprocess.Popen[bytes]", reader: wire.Reader, held: dict[str, Stored]) -> None:
+    def _listen(self, process: Child, reader: wire.Reader, held: dict[str, Stored]) -> None:
         while True:
             check(self._heartbeat, self._stop)
             if time.monotonic() >= self._deadline:

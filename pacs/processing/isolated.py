@@ -1,44 +1,13 @@
-"""The isolated process of one job: `python -I -m pacs.processing.isolated IN OUT LIFE`, three inherited pipe ends.
+"""The isolated process of one job, forked by `pacs.processing.nursery`, with two pipe ends.
 
-It gets data sets through IN, runs one processor, and sends objects, progress and the end through OUT. It holds no key, no
-setting and no database; it may not write files (RLIMIT_FSIZE is 0), so pixels never touch a disk in the clear. A tiny sibling,
-forked before anything is imported, watches LIFE, whose other end only the worker holds: when the worker is gone, even by
-kill -9, it kills this whole process group, whatever native code is doing.
+It gets data sets through one, runs one processor, and sends objects, progress and the end through the other. It holds no key,
+no setting and no database; it may not write files (RLIMIT_FSIZE is 0), so pixels never touch a disk in the clear.
 """
 
-import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-
-def _guard(life: int) -> None:
-    """Fork the watcher; it outlives neither the worker nor this process group."""
-    os.setpgid(0, 0)
-    parent = os.getpid()
-    if os.fork():
-        os.close(life)
-        return
-    for descriptor in range(3, 256):
-        if descriptor != life:
-            try:
-                os.close(descriptor)
-            except OSError:
-                continue
-    while True:
-        try:
-            if not os.read(life, 1):
-                break
-        except InterruptedError:
-            continue
-        except OSError:
-            break
-    with contextlib.suppress(OSError):
-        Path.cwd().rmdir()  # the job's folder, which nobody else removes any more
-    os.killpg(parent, signal.SIGKILL)
-    os._exit(0)
 
 
 def _limit(memory_mb: int, cpu_s: float) -> None:
@@ -56,11 +25,8 @@ def _limit(memory_mb: int, cpu_s: float) -> None:
             continue  # macOS does not take every limit
 
 
-def main() -> None:
-    """Run one job; every way out but a kill says why through OUT."""
-    incoming, outgoing, life = (int(one) for one in sys.argv[1:4])
-    _guard(life)
-    # Imports come after the fork: the watcher stays as small as the interpreter.
+def main(incoming: int, outgoing: int) -> None:
+    """Run one job; every way out but a kill says why through `outgoing`."""
     from pacs.processing import wire
 
     reader = wire.Reader(incoming)
@@ -194,7 +160,3 @@ def _told(error: BaseException) -> dict[str, object]:
     elif isinstance(error, Transient | OSError):
         told["transient"] = True
     return told
-
-
-if __name__ == "__main__":
-    main()

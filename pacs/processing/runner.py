@@ -6,7 +6,6 @@ Reasons that people read hold class and place of an error, never a message that 
 """
 
 import os
-import subprocess
 import threading
 import time
 import uuid
@@ -25,7 +24,7 @@ from pacs.model.instance import Origin, Received, Stored
 from pacs.model.job import Claim, Job, JobState
 from pacs.processing import cleaning, wire
 from pacs.processing.api import ParameterError, Spec
-from pacs.processing.child import Heartbeat, LeaseLost, Outcome, Stopped, check, child, died
+from pacs.processing.child import Child, Heartbeat, LeaseLost, Outcome, Stopped, check, child, died
 from pacs.processing.cleaners import cleaning_of
 from pacs.processing.findings import findings
 from pacs.retrieve import data_set
@@ -187,7 +186,7 @@ def _send(archive: Archive, write_end: int, number: int, stored: Stored) -> None
 
 def _listen(
     archive: Archive,
-    process: "subprocess.Popen[bytes]",
+    process: Child,
     reader: wire.Reader,
     claim: Claim,
     job: Job,

@@ -22,10 +22,14 @@ from pacs.model.errors import OutOfResources
 from pacs.model.instance import Location, Sealed
 from pacs.model.job import Claim, Job, JobState
 from pacs.ports import ObjectStore
+from pacs.processing.child import child
 from pacs.processing.registry import discover
 from pacs.processing.runner import run_job
 from pacs.processing.schedule import ask
 from pacs.retrieve import data_set
+
+NAP = f"300.{os.getpid()}"
+"""Seconds, and a mark of this run: another on the same machine may be asleep as well."""
 
 PLUGIN = '''
 import os, signal, time
@@ -52,7 +56,7 @@ def probe(series: Series, run: Run, *, what: str = "copy") -> Iterator[Images]:
     if what == "memory":
         np.ones((1 << 33,), np.uint8)
     if what == "sleep":
-        os.system("sleep 300 &")
+        os.system("sleep NAP &")
         time.sleep(300)
     if what == "file":
         Path("pixels.raw").write_bytes(series.stored(0).tobytes())
@@ -72,7 +76,7 @@ def probe(series: Series, run: Run, *, what: str = "copy") -> Iterator[Images]:
 def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home" / "processors"
     folder.mkdir(parents=True)
-    (folder / "probe.py").write_text(PLUGIN)
+    (folder / "probe.py").write_text(PLUGIN.replace("NAP", NAP))
     return tmp_path / "home"
 
 
@@ -283,6 +287,60 @@ def test_the_isolated_process_dies_with_its_worker(archive: Archive) -> None:
     assert _sleepers() == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory of a process is read by /proc")
+def test_the_nursery_holds_no_secret(archive: Archive) -> None:
+    """What isolated processes are forked from has nothing of ours in its environment, and no key in its memory."""
+    run(archive, job_for(archive, "copy"))
+    (nursery,) = (one for one in psutil.Process().children() if "pacs.processing.nursery" in one.cmdline())
+    secrets = [archive.ring._secret, *archive.ring._by_id.values()]
+
+    assert not any(name.startswith("PACS_") for name in nursery.environ())
+    assert len(secrets) > 1
+    for secret in secrets:
+        assert _in_memory(os.getpid(), secret), "the search finds what is there"
+        assert not _in_memory(nursery.pid, secret)
+
+
+def test_the_nursery_comes_again(archive: Archive) -> None:
+    """Ended by accident, it is started anew for the next job."""
+    run(archive, job_for(archive, "nothing"))
+    (nursery,) = (one for one in psutil.Process().children() if "pacs.processing.nursery" in one.cmdline())
+    nursery.kill()
+    nursery.wait()
+
+    assert run(archive, job_for(archive, "copy")).state is JobState.SUCCEEDED
+
+
+def test_a_start_is_quick(archive: Archive) -> None:
+    """From the second job on, a process that has imported everything is there within a quarter of a second."""
+    with child() as (first, _, _):
+        assert first.pid
+    took = []
+    for _ in range(5):
+        started = time.monotonic()
+        with child() as (process, _, _):
+            assert process.pid
+            took.append(time.monotonic() - started)
+
+    assert min(took) < 0.25
+
+
+def _in_memory(pid: int, secret: bytes) -> bool:
+    """Whether bytes stand in what a process may write to (its own heap, stacks and data)."""
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, rights, *_ = line.split()
+            low, high = (int(one, 16) for one in span.split("-"))
+            if rights.startswith("rw") and "[vvar]" not in line:
+                memory.seek(low)
+                try:
+                    if secret in memory.read(high - low):
+                        return True
+                except OSError:
+                    continue
+    return False
+
+
 def _make_due(archive: Archive) -> None:
     """Let the back-off pass: the index's clock is moved forward."""
     connections = archive.index.jobs._connections
@@ -293,6 +351,6 @@ def _make_due(archive: Archive) -> None:
 def _sleepers() -> list[int]:
     found = []
     for one in psutil.process_iter(["cmdline"]):
-        if one.info["cmdline"] == ["sleep", "300"]:
+        if one.info["cmdline"] == ["sleep", NAP]:
             found.append(one.pid)
     return found
