@@ -59,9 +59,11 @@ class DicomSettings:
     maximum_answers: int = _setting(0, "Most answers to one query, which then ends with A700; 0: as many as there are.")
     pending_s: float = _setting(4.0, "Seconds after which a retrieval that waits for something says that it goes on.")
     commitment_grace_s: float = _setting(60.0, "Seconds that a request for storage commitment waits for missing instances.")
-    commitment_retry_s: float = _setting(30.0, "First wait before the report of a commitment is tried again; doubles to 1 h.")
-    commitment_attempts: int = _setting(24, "How often the report of a storage commitment is tried.")
-    worklist_days: float = _setting(3.0, "Days after its own that an item stays on the worklist.")
+    commitment_retry_s: float = _setting(30.0, "First wait before a report or notification is tried again; doubles to 1 h.")
+    commitment_attempts: int = _setting(24, "How often a report of commitment, or a notification of availability, is tried.")
+    worklist_days: float = _setting(
+        3.0, "Days after its own that an item stays on the worklist; performed steps are kept as long."
+    )
 
 
 @dataclass(frozen=True, slots=True)

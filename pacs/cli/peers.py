@@ -35,6 +35,10 @@ def add(
     warn: Annotated[
         bool, typer.Option("--warn", help="Answer what it stores with B000, because de-identification changed it, not 0000.")
     ] = False,
+    availability: Annotated[
+        bool,
+        typer.Option("--availability", help="Tell it of complete studies and results (Instance Availability Notification)."),
+    ] = False,
 ) -> None:
     """Add a peer, or change it; takes effect at once."""
     allowed = frozenset(one.strip() for one in may.split(",") if one.strip())
@@ -46,7 +50,7 @@ def add(
         raise fail("a port lies between 1 and 65535", 2)
     if identity not in IDENTITIES:
         raise fail(f"--identity takes one of {', '.join(IDENTITIES)}", 2)
-    chosen = {"tls": tls, "any-address": any_address, "user": user, "warn": warn}
+    chosen = {"tls": tls, "any-address": any_address, "user": user, "warn": warn, "availability": availability}
     options = frozenset(name for name, given in chosen.items() if given)
     with open_archive("cli") as (_, archive):
         archive.index.peers.add(Peer(ae_title.strip(), host, port, allowed, identity, options))
@@ -122,3 +126,23 @@ def commitments(as_json: Json = False) -> None:
     columns = {"ae_title": "AE title", "asked": "Asked", "instances": "Instances", "failed": "Not committed"}
     columns |= {"state": "State", "attempts": "Attempts"}
     show(rows, columns=columns, as_json=as_json, empty="Nobody has asked for storage commitment.")
+
+
+@app.command()
+def notifications(as_json: Json = False) -> None:
+    """List what peers were told to be available, newest first, and whether they took it."""
+    with open_archive("cli") as (_, archive):
+        rows = [
+            {
+                "ae_title": one.ae_title,
+                "made": datetime.datetime.fromtimestamp(one.made_at, datetime.UTC).isoformat(timespec="seconds"),
+                "study_instance_uid": one.study_instance_uid,
+                "series": len([uid for uid in one.series.split("\\") if uid]) or None,
+                "state": one.state,
+                "attempts": one.attempts,
+            }
+            for one in archive.index.notifications.list()
+        ]
+    columns = {"ae_title": "AE title", "made": "Made", "study_instance_uid": "Study", "series": "Series"}
+    columns |= {"state": "State", "attempts": "Attempts"}
+    show(rows, columns=columns, as_json=as_json, empty="Nobody was to be told anything (`pacs peers add … --availability`).")

@@ -1,5 +1,6 @@
 """`pacs worklist`: what is scheduled, for modalities that ask. Names patients as the hospital does; every look is audited."""
 
+import datetime
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,6 +119,28 @@ def remove(item: Annotated[str, typer.Argument(help="The item, as `pacs worklist
         worklist.Worklist(archive).remove(item)
         archive.index.note("worklist_changed", by="cli", added=0, removed=1)
     out.print(f"{item} is off the worklist", highlight=False)
+
+
+@app.command()
+def performed(as_json: Json = False) -> None:
+    """List performed procedure steps that modalities have reported, newest first, without identities."""
+    with open_archive("cli") as (_, archive):
+        rows = [
+            {
+                "ae_title": one.ae_title,
+                "study_instance_uid": one.study_instance_uid,
+                "state": one.state,
+                "begun": _when(one.created_at),
+                "ended": _when(one.ended_at),
+            }
+            for one in archive.index.performed.list()
+        ]
+    columns = {"ae_title": "Modality", "study_instance_uid": "Study", "state": "State", "begun": "Begun", "ended": "Ended"}
+    show(rows, columns=columns, as_json=as_json, empty="No modality has reported what it performs.")
+
+
+def _when(at: float | None) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds") if at else ""
 
 
 def _add(given: list[Any], station: str, as_json: bool) -> None:

@@ -29,6 +29,11 @@ def decode(data: Buffer | None, transfer_syntax_uid: str) -> tuple[Attributes, s
     return {name: element for name, element in decoded.items() if element["vr"] != "UN"}, character_set
 
 
+def of_ours(data_set: Mapping[str, Any]) -> Attributes:
+    """Return a data set without Specific Character Set, which only its transport needs."""
+    return {name: element for name, element in data_set.items() if name != "00080005"}
+
+
 def encode(data_set: Mapping[str, Any], *, explicit: bool, character_set: str = "") -> bytes:
     """Return the data set little endian, with Specific Character Set where a value is not ASCII."""
     term, codec = identifier.answer_charset([("LO", one) for one in _texts(data_set)], character_set)

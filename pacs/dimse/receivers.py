@@ -297,9 +297,7 @@ def _receive(settings: Settings, board: Board, row: int, channel: socket.socket,
             servers[SECURED] = server.fed(archive, budget, places, secured=True, beside=plain)
         stack.callback(server.drain, list(servers.values()), dicom.drain_s)
         if row == 0:
-            reporter = threading.Thread(target=plain.desk.run, args=(stop,), name="commitments", daemon=True)
-            reporter.start()
-            stack.callback(reporter.join, 5.0)
+            server.report(archive, plain.desk, stop, stack)
 
         def ended() -> None:
             # The acceptor may have gone already; then nobody counts.

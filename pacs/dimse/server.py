@@ -22,7 +22,20 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 
 from pacs.archive import Archive
 from pacs.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs.dimse import commitment, contexts, entrance, messages, query, retrieve, status, storage, tls, worklist
+from pacs.dimse import (
+    availability,
+    commitment,
+    contexts,
+    entrance,
+    messages,
+    normalized,
+    query,
+    retrieve,
+    status,
+    storage,
+    tls,
+    worklist,
+)
 from pacs.dimse.lane import Budget, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.dimse.tally import Tally
@@ -62,12 +75,18 @@ def serve(archive: Archive, *, ready: Callable[[], None] | None = None, stop: th
             host, port = server.server_address[:2]
             kind = "tls" if server.tls is not None else "plain"
             log.info("dicom_listening", host=host, port=port, ae_title=dicom.ae_title, kind=kind)
-        reporter = threading.Thread(target=servers[0].desk.run, args=(stop,), name="commitments", daemon=True)
-        reporter.start()
-        stack.callback(reporter.join, 5.0)
+        report(archive, servers[0].desk, stop, stack)
         if ready is not None:
             ready()
         stop.wait()
+
+
+def report(archive: Archive, desk: commitment.Desk, stop: threading.Event, stack: contextlib.ExitStack) -> None:
+    """Start the threads that report to peers by themselves; one process of an archive has them. `stack` waits for their end."""
+    for name, work in (("commitments", desk.run), ("notifications", availability.Herald(archive).run)):
+        thread = threading.Thread(target=work, args=(stop,), name=name, daemon=True)
+        thread.start()
+        stack.callback(thread.join, 5.0)
 
 
 def _stop(servers: "list[DicomServer]", drain_s: float) -> None:
@@ -357,6 +376,8 @@ class _Service:
         elif command == Command.N_ACTION_RQ:
             desk = self._association._server.desk
             commitment.action(self._archive, desk, self._association, message, allowed=self._allowed("commit"))
+        elif command in normalized.REQUESTS:
+            normalized.serve(self._archive, association, message, may_worklist=self._allowed("worklist") and self._is_there())
         elif not command & 0x8000:
             self._answer(message, status.UNRECOGNIZED_OPERATION)
 

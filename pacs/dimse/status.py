@@ -9,10 +9,16 @@ from collections.abc import Mapping
 from pacs.model.errors import (
     ArchiveError,
     DataSetMismatch,
+    DuplicateInstance,
     InstanceConflict,
     IntegrityError,
     InvalidQuery,
+    InvalidValue,
+    MissingAttribute,
+    MissingValue,
+    NoLongerUpdatable,
     NotAuthorized,
+    NotFound,
     NotUnderstood,
     Quarantined,
     Refused,
@@ -33,6 +39,7 @@ DESTINATION_UNKNOWN = 0xA801
 IDENTIFIER_MISMATCH = 0xA900
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 NOT_AUTHORIZED = 0x0124
+PROCESSING_FAILURE = 0x0110
 UNRECOGNIZED_OPERATION = 0x0211
 UNEXPECTED = 0xC0FF
 
@@ -62,6 +69,21 @@ C_RETRIEVE: Table = {
     NotAuthorized: NOT_AUTHORIZED,
     Unavailable: CANNOT_COUNT,
     BaseException: UNEXPECTED,
+}
+
+
+N_SERVICE: Table = {
+    DuplicateInstance: 0x0111,
+    NotFound: 0x0112,
+    MissingAttribute: 0x0120,
+    MissingValue: 0x0121,
+    InvalidValue: 0x0106,
+    NoLongerUpdatable: PROCESSING_FAILURE,
+    NotUnderstood: PROCESSING_FAILURE,
+    NotAuthorized: NOT_AUTHORIZED,
+    SOPClassNotSupported: UNRECOGNIZED_OPERATION,
+    Unavailable: 0x0213,
+    BaseException: PROCESSING_FAILURE,
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index import feed, succession
+from pacs.index import feed, notifications, succession
 from pacs.index import tables as t
 from pacs.index.connections import Connections, Row
 from pacs.index.search import visible
@@ -244,6 +244,8 @@ def scheduled(connections: Connections, settled: SettledSeries, new: Sequence[Ne
             generation=settled.generation,
         )
         job_ids, entries = succession.insert(connections, connection, new, now)
+        if not settled.series_instance_uid:
+            notifications.announce(connection, settled.study_instance_uid, (), now)
         feed.record(connections, connection, [complete, *entries])
         return job_ids
 

@@ -17,7 +17,9 @@ from pacs.index.chains import Chains
 from pacs.index.commitments import Commitments
 from pacs.index.connections import Connections
 from pacs.index.jobs import Jobs
+from pacs.index.notifications import Notifications
 from pacs.index.peers import Peers
+from pacs.index.performed import PerformedSteps
 from pacs.index.quarantine import QuarantineRows
 from pacs.index.recalls import Recalls
 from pacs.index.tallies import Tallies
@@ -53,6 +55,8 @@ class Index:
         self.peers = Peers(connections)
         self.commitments = Commitments(connections)
         self.worklist = WorklistItems(connections)
+        self.performed = PerformedSteps(connections)
+        self.notifications = Notifications(connections)
         self.quarantine = QuarantineRows(connections)
         self.tallies = Tallies(connections)
         self.access = Access(connections)

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index import feed
+from pacs.index import feed, notifications
 from pacs.index import tables as t
 from pacs.index.connections import Connections
 from pacs.model.errors import NotFound
@@ -186,6 +186,8 @@ def finish(
     if made:
         connection.execute(sa.delete(t.job_output).where(t.job_output.c.job_id == claim.job_id))
         connection.execute(sa.insert(t.job_output), [{"job_id": claim.job_id, "series_instance_uid": uid} for uid in made])
+        of_job = sa.select(t.job.c.study_instance_uid).where(t.job.c.job_id == claim.job_id)
+        notifications.announce(connection, connection.execute(of_job).scalar_one(), made, now)
     return [entry(connection, f"job_{values['state']}", claim.job_id, now)]
 
 

@@ -305,6 +305,50 @@ commitment = sa.Table(
     sa.Index("ix_commitment_ae_title_transaction_uid", "ae_title", "transaction_uid"),
 )
 
+# Steps are sealed under the identity key; their UIDs and those they list are pseudonyms.
+performed_step = sa.Table(
+    "performed_step",
+    metadata,
+    sa.Column("step_uid", Key, primary_key=True),
+    # in progress | completed | discontinued
+    sa.Column("state", Key, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("ae_title", Key, nullable=False),
+    _key("study_instance_uid", index=True),
+    sa.Column("key_id", Key, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", Time, nullable=False),
+    sa.Column("ended_at", Time),
+)
+
+performed_series = sa.Table(
+    "performed_series",
+    metadata,
+    sa.Column("step_uid", Key, sa.ForeignKey("performed_step.step_uid"), primary_key=True),
+    sa.Column("series_instance_uid", Key, primary_key=True),
+    sa.Column("sop_instance_uids", Json, nullable=False),
+    sa.Column("evidence", Key, nullable=False),
+    # Until when the listed instances are awaited; NULL once they came, or it is too late.
+    sa.Column("awaited_until", Time, index=True),
+)
+
+notification = sa.Table(
+    "notification",
+    metadata,
+    sa.Column("notification_id", Id, primary_key=True),
+    sa.Column("ae_title", Key, nullable=False),
+    sa.Column("sop_instance_uid", Key, nullable=False),
+    sa.Column("study_instance_uid", Key, nullable=False),
+    # Series Instance UIDs joined by a backslash; empty for the whole study.
+    _key("series"),
+    # waiting | sent | given up
+    sa.Column("state", Key, nullable=False),
+    sa.Column("made_at", Time, nullable=False),
+    sa.Column("due_at", Time, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Index("ix_notification_state_due_at", "state", "due_at"),
+)
+
 # An item is sealed under the identity key; a digest is keyed, and says nothing without the key.
 worklist_item = sa.Table(
     "worklist_item",

@@ -221,6 +221,10 @@ class Upkeep:
             jobs = sa.select(t.job.c.job_id).where(t.job.c.study_instance_uid == uid).scalar_subquery()
             connection.execute(sa.delete(t.job_output).where(t.job_output.c.job_id.in_(jobs)))
             connection.execute(sa.delete(t.job).where(t.job.c.study_instance_uid == uid))
+            steps = sa.select(t.performed_step.c.step_uid).where(t.performed_step.c.study_instance_uid == uid)
+            connection.execute(sa.delete(t.performed_series).where(t.performed_series.c.step_uid.in_(steps)))
+            connection.execute(sa.delete(t.performed_step).where(t.performed_step.c.study_instance_uid == uid))
+            connection.execute(sa.delete(t.notification).where(t.notification.c.study_instance_uid == uid))
             known = connection.execute(sa.delete(t.event).where(t.event.c.study_instance_uid == uid)).rowcount
             if study is not None or known:
                 feed.record(self._connections, connection, [feed.entry(now, "study_forgotten", study_instance_uid=uid)])

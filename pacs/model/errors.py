@@ -37,6 +37,26 @@ class InvalidQuery(Refused):
     """A query or retrieve identifier that cannot be answered as it stands (PS3.4 C.4.1.1.4, A900)."""
 
 
+class DuplicateInstance(Refused):
+    """What is to be created is there already (PS3.7 C.5.6)."""
+
+
+class InvalidValue(Refused):
+    """An attribute has a value that it may not have here (PS3.7 C.5.8)."""
+
+
+class MissingAttribute(Refused):
+    """An attribute that must be there is not (PS3.7 C.5.13)."""
+
+
+class MissingValue(Refused):
+    """An attribute that must have a value has none (PS3.7 C.5.14)."""
+
+
+class NoLongerUpdatable(Refused):
+    """What is to be changed has ended."""
+
+
 class Quarantined(ArchiveError):
     """Could not be made safe: kept encrypted, outside the archive. The message names the reason, never a value."""
 

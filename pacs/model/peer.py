@@ -6,9 +6,10 @@ SERVICES = ("echo", "store", "find", "move", "get", "commit", "worklist")
 """What a peer may ask of us. "worklist" shows original identities."""
 USUAL = tuple(one for one in SERVICES if one != "worklist")
 """What a peer may where nothing else was said, and a stranger on loopback."""
-OPTIONS = ("tls", "any-address", "user", "warn")
+OPTIONS = ("tls", "any-address", "user", "warn", "availability")
 """How we deal with a peer: "tls", we call it over TLS; "any-address", it may call from elsewhere than its host; "user", it must
-bring the name and secret of an API token; "warn", it is told by B000 that what it stored was changed."""
+bring the name and secret of an API token; "warn", it is told by B000 that what it stored was changed; "availability", it is
+told when a study is complete."""
 IDENTITIES = ("pseudonym", "original")
 """What a peer or token gets to see: the archive's pseudonyms, or what the sender had sent."""
 

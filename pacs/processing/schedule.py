@@ -73,6 +73,7 @@ class Scheduler:
                 evidence=held.completion,
                 count=len(made),
             )
+        self._index.performed.settle()
         settled = self._index.settled(
             self._clock(),
             settle_s=self._settings.settle_s,
