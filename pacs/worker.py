@@ -15,15 +15,18 @@ from celery import shared_task, signals
 
 from pacs import logs
 from pacs.archive import Archive
+from pacs.dimse import push as dimse_push
 from pacs.processing.api import Spec
 from pacs.processing.child import THREAD_VARIABLES, warm_up
 from pacs.processing.registry import discover
 from pacs.processing.runner import run_job
 from pacs.queue import QUEUES, TASK, broker_url, make_app
 from pacs.settings import Settings, as_environment, load
+from pacs.web import push as web_push
 
 log = logs.get_logger(__name__)
 TRIES = 8
+CARRIERS = {"dicom": dimse_push.carry, "web": web_push.carry}
 
 
 class _Pool:
@@ -47,7 +50,10 @@ def run(job_id: str) -> None:
     jobs = _Pool.archive.index.jobs
     for _ in range(TRIES):
         chosen = jobs.first_due(job_id)
-        if chosen is None or run_job(_Pool.archive, _Pool.registry, chosen, worker=_writer(), stop=_Pool.stop) is not None:
+        if chosen is None:
+            return
+        state = run_job(_Pool.archive, _Pool.registry, chosen, worker=_writer(), stop=_Pool.stop, carriers=CARRIERS)
+        if state is not None:
             return
 
 

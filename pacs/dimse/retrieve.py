@@ -7,27 +7,26 @@ the others. The final status follows from the counters alone (PS3.4 C.4.2.1.5).
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from pacs import reidentify
 from pacs.archive import Archive
-from pacs.dimse import contexts, identifier, messages, query, requestor, status, tls
+from pacs.dimse import contexts, identifier, messages, query, status
 from pacs.dimse.ahead import Ahead
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
+from pacs.dimse.onward import SUB_OPERATION_LIMIT, Onward, message_ids, send_stored
 from pacs.logs import get_logger
-from pacs.model.errors import ArchiveError, NotAuthorized, NotTranscodable, NotUnderstood
+from pacs.model.errors import ArchiveError, NotAuthorized, NotUnderstood
 from pacs.model.instance import Stored
-from pacs.model.peer import Peer
 from pacs.reidentify import Originals
 
 log = get_logger(__name__)
-
-SUB_OPERATION_LIMIT = 65535
-"""The counters are US (PS3.7 E.1); a larger retrieval is refused, never wrapped."""
+_PATIENCE_S = 0.4
+"""How long a sub-operation that is under way may still take after a C-CANCEL."""
 
 
 class _Sender(Protocol):
@@ -49,6 +48,9 @@ class _Sender(Protocol):
 
     def close(self) -> None:
         """Release what the sub-operations needed."""
+
+    def abandon(self) -> None:
+        """Break the sub-operation off that is under way."""
 
 
 @dataclass(slots=True)
@@ -77,6 +79,10 @@ class _Tally:
         if self.failed and not self.completed and not self.warning:
             return status.CANNOT_PERFORM
         return status.SUB_OPERATIONS_WARNING if self.failed or self.warning else status.SUCCESS
+
+
+class _Cancelled(Exception):
+    """The requestor does not want the rest, and the sub-operation that is under way takes long."""
 
 
 class _Refusal(Exception):
@@ -111,7 +117,9 @@ def move(
     def sender(instances: Sequence[Stored]) -> _Sender:
         assert peer is not None
         restored = _originals(archive, association, "C-MOVE", instances, peer.identity == "original", peer.ae_title)
-        return _Onward(archive, association, message, peer, instances, restored)
+        # PS3.7 9.1.1.1: the AE that asked for the C-MOVE, and its Message ID; not ours.
+        originator = (association.requestor.ae_title.strip(), message.message_id)
+        return Onward(archive, peer, instances, restored, priority=_priority(message), originator=originator)
 
     _retrieve(
         archive,
@@ -165,16 +173,21 @@ def _retrieve(
     code = None
     order = way.ordered(instances)
     ahead = Ahead(archive, order, way.originals)
-    pace = _Pace(response, tally, archive.settings.dicom.pending_s)
+    cancelled = partial(association.dimse.cancelled.__contains__, message.message_id)
+    # On the requestor's own association a sub-operation cannot be broken off without ending it all.
+    pace = _Pace(response, tally, archive.settings.dicom.pending_s, cancelled if isinstance(way, Onward) else lambda: False)
     try:
         for stored in order:
-            if message.message_id in association.dimse.cancelled:
+            if cancelled():
                 code = status.CANCEL
                 break
             code_of_one = _attempt(way, stored, ahead, pace)
             tally.count(code_of_one, names.key(stored).sop_instance_uid if names else stored.key.sop_instance_uid)
             if not way.gone:
                 pace.pending()
+    except _Cancelled:
+        way.abandon()
+        code = status.CANCEL
     finally:
         ahead.close()
         way.close()
@@ -229,6 +242,8 @@ def _attempt(way: _Sender, stored: Stored, ahead: Ahead, pace: "_Pace") -> int |
         if isinstance(way, _Back):
             raise
         log.warning("sub_operation_failed", sop_instance_uid=stored.key.sop_instance_uid, error="AssociationLost")
+    except _Cancelled:
+        raise
     except Exception as error:
         log.exception("sub_operation_failed", error, sop_instance_uid=stored.key.sop_instance_uid)
     return None
@@ -291,9 +306,10 @@ class _Responses:
 class _Pace:
     """Sends a Pending response after each sub-operation, and now and then while one takes long (PS3.4 C.4.2.3.1)."""
 
-    def __init__(self, response: _Responses, tally: _Tally, every_s: float) -> None:
-        self._response, self._tally, self._every_s = response, tally, every_s
+    def __init__(self, response: _Responses, tally: _Tally, every_s: float, cancelled: Callable[[], bool]) -> None:
+        self._response, self._tally, self._every_s, self._cancelled = response, tally, every_s, cancelled
         self._last = time.monotonic()
+        self._cancelled_at = 0.0
 
     def pending(self) -> None:
         """Send one."""
@@ -301,41 +317,17 @@ class _Pace:
         self._last = time.monotonic()
 
     def waiting(self) -> None:
-        """Send one if the last is long ago: the requestor must not take us for dead."""
+        """Send one if the last is long ago: the requestor must not take us for dead. Raises `_Cancelled`."""
+        if self._cancelled():
+            self._cancelled_at = self._cancelled_at or time.monotonic()
+            if time.monotonic() - self._cancelled_at >= _PATIENCE_S:
+                raise _Cancelled
         if time.monotonic() - self._last >= self._every_s:
             self.pending()
 
 
 def _counts(tally: _Tally) -> dict[int, int | str]:
     return {messages.COMPLETED: tally.completed, messages.FAILED: tally.failed, messages.WARNING: tally.warning}
-
-
-def _send_stored(
-    association: LaneAssociation,
-    stored: Stored,
-    ahead: Ahead,
-    meanwhile: Callable[[], None],
-    *,
-    message_id: int,
-    priority: int,
-    originator: tuple[str, int] | None = None,
-) -> int:
-    """Send an instance as it is stored, or in the best transfer syntax the peer accepted for its class."""
-    ways = requestor.accepted(association, stored.sop_class_uid)
-    if not ways:
-        raise NotTranscodable("the peer accepted no presentation context for this SOP Class")
-    prepared = ahead.take(stored, lambda sop_class_uid: tuple(requestor.accepted(association, sop_class_uid)), meanwhile)
-    return requestor.store(
-        association,
-        ways[prepared.parts.transfer_syntax_uid],
-        sop_class_uid=stored.sop_class_uid,
-        sop_instance_uid=prepared.sop_instance_uid,
-        data_set=prepared.parts.buffers,
-        message_id=message_id,
-        priority=priority,
-        originator=originator,
-        meanwhile=meanwhile,
-    )
 
 
 class _Back:
@@ -349,10 +341,10 @@ class _Back:
         self._association = association
         self.originals = originals
         self._priority = _priority(message)
-        self._message_ids = _message_ids()
+        self._message_ids = message_ids()
 
     def send(self, stored: Stored, ahead: Ahead, meanwhile: Callable[[], None]) -> int:
-        return _send_stored(
+        return send_stored(
             self._association, stored, ahead, meanwhile, message_id=next(self._message_ids), priority=self._priority
         )
 
@@ -362,134 +354,11 @@ class _Back:
     def close(self) -> None:
         """Nothing of our own was opened."""
 
-
-class _Onward:
-    """C-MOVE: sub-operations on associations with the destination, opened again once if it breaks off."""
-
-    def __init__(
-        self,
-        archive: Archive,
-        association: LaneAssociation,
-        message: Message,
-        peer: Peer,
-        instances: Sequence[Stored],
-        originals: Originals | None = None,
-    ) -> None:
-        self._archive = archive
-        self.originals = originals
-        self._peer = peer
-        self._priority = _priority(message)
-        # PS3.7 9.1.1.1: the AE that asked for the C-MOVE, and its Message ID; not ours.
-        self._originator = (association.requestor.ae_title.strip(), message.message_id)
-        self._batches = _batches(instances)
-        self._proposed: set[requestor.Proposal] = set()
-        self._association: LaneAssociation | None = None
-        self._message_ids = _message_ids()
-        self._second_chance = True
-        self._gone = False
-
-    @property
-    def gone(self) -> bool:
-        return self._gone
-
-    def send(self, stored: Stored, ahead: Ahead, meanwhile: Callable[[], None]) -> int:
-        if not set(_needs(stored)) <= self._proposed:
-            self.close()
-            self._proposed = self._batches[self._batch_of(stored)]
-        try:
-            return self._send(stored, ahead, meanwhile)
-        except AssociationLost:
-            # Once it may have been an accident; a peer that breaks off twice does not want to go on.
-            self._drop()
-            if not self._second_chance:
-                self._gone = True
-                raise
-            self._second_chance = False
-        except requestor.PeerUnavailable:
-            self._gone = True
-            raise
-        try:
-            return self._send(stored, ahead, meanwhile)
-        except (AssociationLost, requestor.PeerUnavailable):
-            self._drop()
-            self._gone = True
-            raise
-
-    def ordered(self, instances: Sequence[Stored]) -> Sequence[Stored]:
-        """Bring together what goes by the same association."""
-        if len(self._batches) == 1:
-            return instances
-        return sorted(instances, key=self._batch_of)
-
-    def _batch_of(self, stored: Stored) -> int:
-        needed = set(_needs(stored))
-        return next(index for index, batch in enumerate(self._batches) if needed <= batch)
-
-    def close(self) -> None:
-        """Release the association."""
-        if self._association is not None:
-            self._association.release_and_wait()
-            self._association = None
-
-    def _send(self, stored: Stored, ahead: Ahead, meanwhile: Callable[[], None]) -> int:
-        if self._association is None:
-            settings = self._archive.settings.dicom
-            self._association = requestor.associate(
-                self._peer.host,
-                self._peer.port,
-                called=self._peer.ae_title,
-                calling=settings.ae_title,
-                proposals=sorted(self._proposed),
-                timeout_s=settings.idle_timeout_s,
-                tls=tls.for_peer(settings, self._peer),
-            )
-        return _send_stored(
-            self._association,
-            stored,
-            ahead,
-            meanwhile,
-            message_id=next(self._message_ids),
-            priority=self._priority,
-            originator=self._originator,
-        )
-
-    def _drop(self) -> None:
-        if self._association is not None:
-            self._association.terminate()
-            self._association = None
+    def abandon(self) -> None:
+        """Never asked for: it would end the requestor's association."""
 
 
 def _priority(message: Message) -> int:
     """Return the request's Priority for its sub-operations (PS3.4 C.4.2.1.2); MEDIUM where it is none of PS3.7 E.1."""
     priority = message.number(messages.PRIORITY)
     return priority if priority in (0, 1, 2) else 0
-
-
-def _message_ids() -> Iterator[int]:
-    while True:
-        yield from range(1, SUB_OPERATION_LIMIT + 1)
-
-
-def _needs(stored: Stored) -> tuple[requestor.Proposal, ...]:
-    """Return the contexts to propose for an instance: as stored, and the two that every peer should take, each apart.
-
-    In one context together the peer would choose, and rarely the stored one.
-    """
-    syntaxes = dict.fromkeys((stored.transfer_syntax_uid, contexts.EXPLICIT_LITTLE_ENDIAN, contexts.IMPLICIT_LITTLE_ENDIAN))
-    return tuple((stored.sop_class_uid, (syntax,)) for syntax in syntaxes)
-
-
-def _batches(instances: Sequence[Stored]) -> list[set[requestor.Proposal]]:
-    """Return sets of contexts, at most 128 each, so that every instance finds all of its own in one of them."""
-    batches: list[set[requestor.Proposal]] = []
-    for stored in instances:
-        needed = set(_needs(stored))
-        if any(needed <= batch for batch in batches):
-            continue
-        for batch in batches:
-            if len(batch | needed) <= requestor.CONTEXT_LIMIT:
-                batch |= needed
-                break
-        else:
-            batches.append(needed)
-    return batches

@@ -2,7 +2,8 @@
 
 Evidence comes first: the association that brought a series was released, and nothing followed for a while. The clock is the
 last resort, for senders that never release or that died. Every fresh instance raises the generation, so that a late image makes
-a complete series due again. Series that were made here are never due: rules must not fire on their own results.
+a complete series due again. Series that were made here are never due for rules, which must not fire on their own results; for
+routes they are.
 """
 
 import hashlib
@@ -156,6 +157,22 @@ def middle_attributes(connection: sa.Connection, series_pk: int, instances: int)
     return dict(connection.execute(statement).scalar() or {})
 
 
+def settled_derived(connections: Connections) -> list[SettledSeries]:
+    """Return series made here that were not routed yet as they are now; they are complete as soon as they are visible."""
+    statement = (
+        _series_at_rest(sa.literal(True))
+        .where(
+            t.series.c.derived,
+            t.series.c.instances > 0,
+            t.series.c.scheduled_generation < t.series.c.generation,
+            ~holds(),
+        )
+        .limit(_AT_ONCE)
+    )
+    with connections.read() as connection:
+        return [_series_subject(connection, row, "made here") for row in connection.execute(statement).all()]
+
+
 def _settled_studies(connection: sa.Connection, now: float, study_settle_s: float) -> list[SettledSeries]:
     unfinished = sa.exists(
         sa.select(1)
@@ -280,7 +297,7 @@ def pending(connections: Connections) -> int:
     """Return how many series and studies have not come to rest, or have and were not scheduled yet."""
     due = sa.and_(t.series.c.instances > 0, t.series.c.scheduled_generation < t.series.c.generation)
     to_clean = t.series.c.cleaning_generation < t.series.c.held_generation
-    series = sa.select(sa.func.count()).where(~t.series.c.derived, sa.or_(due, to_clean))
+    series = sa.select(sa.func.count()).where(sa.or_(due, sa.and_(~t.series.c.derived, to_clean)))
     study = sa.select(sa.func.count()).where(t.study.c.scheduled_generation < t.study.c.generation)
     with connections.read() as connection:
         return int(connection.execute(series).scalar_one() + connection.execute(study).scalar_one())

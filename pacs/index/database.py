@@ -242,6 +242,10 @@ class Index:
         """
         return complete.settled(self._connections, now, settle_s=settle_s, quiet_s=quiet_s, study_settle_s=study_settle_s)
 
+    def settled_derived(self) -> list[SettledSeries]:
+        """Return series made here whose present generation was not routed yet, oldest first; `scheduled` marks them."""
+        return complete.settled_derived(self._connections)
+
     def scheduled(self, settled: SettledSeries, jobs: Sequence[NewJob]) -> list[str]:
         """Mark this generation as scheduled and insert its jobs, in one transaction; the ids of those whose key is new.
 

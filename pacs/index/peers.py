@@ -28,12 +28,15 @@ class Peers:
             raise ConfigurationError(f"a peer's identity is one of {', '.join(IDENTITIES)}")
         if unknown := peer.options - set(OPTIONS):
             raise ConfigurationError(f"options of a peer are {', '.join(OPTIONS)}; not {', '.join(sorted(unknown))}")
+        if peer.url and not peer.url.startswith(("http://", "https://")):
+            raise ConfigurationError("the URL of a peer begins with http:// or https://")
         row = {
             "host": peer.host,
             "port": peer.port,
             "may": " ".join(sorted(peer.may)),
             "identity": peer.identity,
             "options": " ".join(sorted(peer.options)),
+            "url": peer.url,
         }
         statement = self._connections.insert(t.peer).values(ae_title=title, **row)
         with self._connections.write() as connection:
@@ -65,4 +68,5 @@ def _peer(row: Row) -> Peer:
         frozenset(row.may.split()),
         row.identity or IDENTITIES[0],
         frozenset(row.options.split()),
+        row.url,
     )

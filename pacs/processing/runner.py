@@ -22,7 +22,7 @@ from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, NotFound, NotTranscodable, Unavailable
 from pacs.model.instance import Origin, Received, Stored
 from pacs.model.job import Claim, Job, JobState
-from pacs.processing import cleaning, wire
+from pacs.processing import cleaning, sending, wire
 from pacs.processing.api import ParameterError, Spec
 from pacs.processing.child import Child, Heartbeat, LeaseLost, Outcome, Stopped, check, child, died
 from pacs.processing.cleaners import cleaning_of
@@ -42,8 +42,12 @@ def run_job(
     *,
     worker: str,
     stop: threading.Event | None = None,
+    carriers: sending.Carriers | None = None,
 ) -> JobState | None:
-    """Claim and run one job; returns its state afterwards, None where it was not ours to take or to end."""
+    """Claim and run one job; returns its state afterwards, None where it was not ours to take or to end.
+
+    `carriers` bring instances to peers, by kind of peer: a worker that sends has them from the doors.
+    """
     settings = archive.settings.processing
     jobs = archive.index.jobs
     claim = Claim(job_id, f"{worker}-{uuid.uuid4()}")
@@ -54,7 +58,9 @@ def run_job(
     log.info("job_started", job_id=job_id, processor=job.processor, attempt=job.attempt)
     try:
         with Heartbeat(archive, claim) as heartbeat:
-            outcome = _attempt(archive, registry.get(job.processor), job, claim, heartbeat, stop or threading.Event())
+            outcome = _attempt(
+                archive, registry.get(job.processor), job, claim, heartbeat, stop or threading.Event(), carriers or {}
+            )
     except (LeaseLost, NotFound):
         log.warning("job_lease_lost", job_id=job_id, processor=job.processor)
         return None
@@ -74,10 +80,18 @@ def run_job(
 
 
 def _attempt(
-    archive: Archive, spec: Spec | None, job: Job, claim: Claim, heartbeat: Heartbeat, stop: threading.Event
+    archive: Archive,
+    spec: Spec | None,
+    job: Job,
+    claim: Claim,
+    heartbeat: Heartbeat,
+    stop: threading.Event,
+    carriers: sending.Carriers,
 ) -> Outcome:
     if cleaning_of(job.processor):
         return cleaning.attempt(archive, job, claim, heartbeat, stop)
+    if sending.peer_of(job.processor):
+        return sending.attempt(archive, job, claim, heartbeat, stop, carriers)
     if spec is None or spec.version != job.version:
         return Outcome(JobState.FAILED, f"processor {job.processor} {job.version} is not installed here")
     try:

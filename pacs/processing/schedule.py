@@ -15,17 +15,20 @@ from typing import Any
 
 from pacs.index.database import Index
 from pacs.logs import get_logger
-from pacs.model.errors import ConfigurationError, NotFound, Unavailable
+from pacs.model.errors import NotFound, Unavailable
 from pacs.model.job import HeldSeries, NewJob, RuleVersion
 from pacs.ports import Clock, Queue
+from pacs.processing import routes
 from pacs.processing import rules as rules_file
 from pacs.processing.api import Spec
 from pacs.processing.cleaners import CLEANERS, first_of, processor_of
 from pacs.processing.hours import opens_at
 from pacs.processing.planning import Headers, Planner, new_job, study_inputs
 from pacs.processing.registry import discover
+from pacs.processing.routes import Route, load_routes, routes_path
 from pacs.processing.rules import Rule
 from pacs.processing.stored_headers import HeaderReader
+from pacs.processing.watched import Watched
 from pacs.queue import CeleryQueue, broker_url
 from pacs.settings import ProcessingSettings, Settings
 
@@ -53,6 +56,7 @@ class Scheduler:
     ) -> None:
         self._index = index
         self.rules = tuple(rules)
+        self.routes: tuple[Route, ...] = ()
         self._planner = Planner(index, registry, headers)
         self._queue = queue
         self._settings = settings
@@ -81,7 +85,8 @@ class Scheduler:
             study_settle_s=self._settings.study_settle_s,
         )
         for one in settled:
-            made = self._index.scheduled(one, self._planner.plan(self.rules, one))
+            sends = routes.plan(self._index, self.routes, one, derived=False)
+            made = self._index.scheduled(one, [*self._planner.plan(self.rules, one), *sends])
             log.info(
                 "scheduled",
                 study_instance_uid=one.study_instance_uid,
@@ -91,6 +96,10 @@ class Scheduler:
                 count=len(made),
             )
         self.follow()
+        for one in self._index.settled_derived():
+            made = self._index.scheduled(one, routes.plan(self._index, self.routes, one, derived=True))
+            if made:
+                log.info("routed", series_instance_uid=one.series_instance_uid, count=len(made))
         return self._ring()
 
     def follow(self) -> int:
@@ -216,12 +225,14 @@ def versions(rules: Sequence[Rule], registry: Mapping[str, Spec]) -> list[RuleVe
 def run_scheduler(settings: Settings, stop: threading.Event) -> None:
     """Run until `stop`: the process `pacs schedule`. A rules file that changes is read again; a wrong one is refused."""
     registry = discover(settings.plugins_path)
-    watched = RulesFile(settings.rules_path, registry)
+    watched = rules_in(settings.rules_path, registry)
+    routed = Watched(routes_path(settings.rules_path), lambda _: load_routes(routes_path(settings.rules_path)))
     queue = CeleryQueue(broker_url(settings.broker.url, settings.home))
     index = Index.open(settings.database_url)
     headers = HeaderReader(settings)
     try:
         scheduler = Scheduler(index, registry, watched.read(), queue, settings.processing, headers=headers)
+        scheduler.routes = routed.read()
         index.chains.put_rules(versions(scheduler.rules, registry))
         index.jobs.undispatch_all()
         wait_s = TICK_S
@@ -231,6 +242,9 @@ def run_scheduler(settings: Settings, stop: threading.Event) -> None:
                 if changed is not None:
                     scheduler.rules = changed
                     index.chains.put_rules(versions(changed, registry))
+                rerouted = routed.changed()
+                if rerouted is not None:
+                    scheduler.routes = rerouted
                 scheduler.tick()
                 wait_s = TICK_S
             except Unavailable:
@@ -247,36 +261,12 @@ def run_scheduler(settings: Settings, stop: threading.Event) -> None:
         index.close()
 
 
-class RulesFile:
-    """The rules file, read again when it changes."""
+def rules_in(path: Path, registry: Mapping[str, Spec]) -> Watched[Rule]:
+    """Return the rules file, read again when it changes; where there is none, the defaults."""
 
-    def __init__(self, path: Path, registry: Mapping[str, Spec]) -> None:
-        self._path = path
-        self._registry = registry
-        self._seen: tuple[int, int] | None = None
+    def read(there: bool) -> tuple[Rule, ...]:
+        if not there:
+            return rules_file.parse_rules(rules_file.DEFAULT_RULES, registry)
+        return rules_file.load_rules(path, registry)
 
-    def read(self) -> tuple[Rule, ...]:
-        """Read it; the defaults where there is none. Raises `ConfigurationError`."""
-        self._seen = self._stamp()
-        if self._seen is None:
-            return rules_file.parse_rules(rules_file.DEFAULT_RULES, self._registry)
-        return rules_file.load_rules(self._path, self._registry)
-
-    def changed(self) -> tuple[Rule, ...] | None:
-        """The new rules, None where nothing changed or the file is wrong (which is logged once)."""
-        if self._stamp() == self._seen:
-            return None
-        try:
-            found = self.read()
-        except ConfigurationError as error:
-            log.error("rules_refused", reason=str(error))
-            return None
-        log.info("rules_read", count=len(found))
-        return found
-
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
+    return Watched(path, read)

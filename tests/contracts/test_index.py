@@ -359,8 +359,19 @@ class IndexContract:
         index.add([placed(1, series="1.1.9", origin=Origin.PROCESSOR, association="job")])
 
         assert index.settled(clock.now + 1000, **WAITS) == []
-        assert index.pending() == 0
         assert index.summary()["derived_series"] == 1
+
+    def test_what_is_made_here_is_routed_once(self, index: Index, clock: arrivals.Clock) -> None:
+        """It is complete at once, pending until the routes were asked, and again when a job adds to it."""
+        index.add([placed(1, origin=Origin.PROCESSOR, association="job")])
+        (made,) = index.settled_derived()
+        assert (made.completion, made.attributes["NumberOfSeriesRelatedInstances"], index.pending()) == ("made here", "1", 1)
+
+        assert len(index.scheduled(made, [new_job("k1")])) == 1
+
+        assert (index.settled_derived(), index.pending()) == ([], 0)
+        index.add([placed(2, origin=Origin.PROCESSOR, association="job")])
+        assert [one.attributes["NumberOfSeriesRelatedInstances"] for one in index.settled_derived()] == ["2"]
 
     def test_only_one_scheduler_makes_the_jobs(self, index: Index, clock: arrivals.Clock) -> None:
         """Two that saw the same series at rest: the second changes nothing."""

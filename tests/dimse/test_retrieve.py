@@ -19,7 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
 from pacs.dicom import elements, values
-from pacs.dimse import contexts, messages, retrieve, scu
+from pacs.dimse import contexts, messages, onward, retrieve, scu
 from pacs.dimse.messages import Command, Message
 from pacs.model.errors import IntegrityError
 from pacs.model.instance import InstanceKey, Location, Stored
@@ -286,6 +286,31 @@ def test_m10_cancel_stops_with_fe00_and_four_counters(filled: Door) -> None:
     assert len(sink.requests) == 1
 
 
+def test_m10_cancel_is_heard_while_a_destination_keeps_us_waiting(filled: Door) -> None:
+    """Within two seconds, although the sub-operation under way would take ten; that one counts as not done."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hang(sink: Destination, event: Any) -> int:
+        reached.set()
+        go_on.wait(10)
+        return 0
+
+    with destination(ExplicitVRLittleEndian, answer=hang) as sink:
+        filled.archive.index.peers.add(Peer("SINK", "127.0.0.1", sink.port))
+        with scu._open("127.0.0.1", filled.port, "MINIPACS", "T", [(MOVE, (ExplicitVRLittleEndian,))], 20) as association:
+            keys = {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": study_of(filled)}
+            ask(association, Command.C_MOVE_RQ, MOVE, keys, destination="SINK")
+            assert reached.wait(10)
+            cancelled = time.monotonic()
+            association.dimse.send(1, messages.encode(Command.C_CANCEL_RQ, {messages.MESSAGE_ID_RESPONDED_TO: 1}))
+            final = association.dimse.receive(10)
+            took_s = time.monotonic() - cancelled
+            go_on.set()
+
+    assert (final.status, counters(final)) == (0xFE00, (4, 0, 0, 0))
+    assert took_s < 2
+
+
 def test_m4_pending_goes_on_while_a_sub_operation_takes_long(filled: Door) -> None:
     """A destination that thinks for two seconds: Pending with the counters every `dicom.pending_s`, their sum constant."""
     dicom = replace(filled.archive.settings.dicom, pending_s=0.4)
@@ -533,16 +558,16 @@ def test_m14_more_than_128_contexts_take_several_associations() -> None:
     """Every instance finds all of its contexts in one association, and none has more than it can."""
     instances = [instance(sop_class, number) for number, sop_class in enumerate(sorted(contexts.STORAGE_CLASSES) * 2)]
 
-    batches = retrieve._batches(instances)
+    batches = onward._batches(instances)
 
     assert len(batches) > 4
     assert all(len(batch) <= 128 for batch in batches)
-    assert all(any(set(retrieve._needs(one)) <= batch for batch in batches) for one in instances)
+    assert all(any(set(onward._needs(one)) <= batch for batch in batches) for one in instances)
 
 
 def test_m12_message_ids_wrap_at_65535() -> None:
     """After 65535 comes 1; 0 is none."""
-    ids = retrieve._message_ids()
+    ids = onward.message_ids()
 
     last = [next(ids) for _ in range(65537)]
 
