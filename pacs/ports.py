@@ -1,10 +1,11 @@
-"""What really has two implementations, and no more: object store, bucket, key provider, queue, clock."""
+"""What really has two implementations, and no more: object store, bucket, scratch, key provider, queue, clock."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pacs.model.instance import Buffer, Location, Sealed
+from pacs.model.bulk import Buffer, Bulk
+from pacs.model.instance import Location, Sealed
 from pacs.model.upkeep import Piece, Segment
 
 
@@ -13,6 +14,12 @@ class ObjectStore(Protocol):
 
     def put(self, group: Sequence[Sealed]) -> list[Location]:
         """Write a group; every record is durable on return. Raises `OutOfResources`, and then nothing of the group counts."""
+
+    def put_alone(self, sealed: Sealed) -> Location:
+        """Write one record that is too large for a group, piece by piece, while others put; durable on return.
+
+        Raises `OutOfResources`; then nothing of it counts.
+        """
 
     def get(self, location: Location, span: tuple[int, int] | None = None) -> bytes:
         """Return the record, or `span` = (offset, length) within it. Raises `NotFound`."""
@@ -74,6 +81,23 @@ class Bucket(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove an object; deleting twice is harmless."""
+
+
+class ScratchFile(Bulk, Protocol):
+    """Bytes of a large object on its way, encrypted, without a name; gone with the process."""
+
+    def append(self, data: Buffer) -> None:
+        """Append bytes. Raises `OutOfResources`."""
+
+    def close(self) -> None:
+        """Give the room back; closing twice is harmless."""
+
+
+class Scratch(Protocol):
+    """Where what is too large for memory lies while it is worked on."""
+
+    def new(self) -> ScratchFile:
+        """Return an empty file. Raises `OutOfResources` or `Unavailable`."""
 
 
 class KeyProvider(Protocol):

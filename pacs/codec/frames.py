@@ -13,15 +13,16 @@ from pacs.model.errors import NotTranscodable
 from pacs.model.instance import Buffer
 
 _ITEM = struct.Struct("<HHI")
-_SEQUENCE_END = _ITEM.pack(0xFFFE, 0xE0DD, 0)
-_LARGEST = 0xFFFFFFFE
+SEQUENCE_END = _ITEM.pack(0xFFFE, 0xE0DD, 0)
+LARGEST_VALUE = 0xFFFFFFFE
+"""Bytes of the longest value with a length of its own (PS3.5 7.1.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
     """Pixel Data in frames; see `Encoded` for `packed` and `frame_bits`."""
 
-    frames: tuple[Buffer, ...] = field(repr=False)
+    frames: Sequence[Buffer] = field(repr=False)
     packed: bool = False
     frame_bits: int = 0
 
@@ -72,7 +73,7 @@ def native_element(frames: Sequence[Buffer], pixel_vr: str) -> list[Buffer]:
     Raises `NotTranscodable` if the value is longer than a native one can be.
     """
     length = sum(memoryview(frame).nbytes for frame in frames)
-    if length > _LARGEST:
+    if length > LARGEST_VALUE:
         raise NotTranscodable("native Pixel Data would be longer than 4 GiB")
     odd = length % 2
     head = struct.pack("<HH2sHI", 0x7FE0, 0x0010, pixel_vr.encode("ascii"), 0, length + odd)
@@ -88,20 +89,21 @@ def encapsulated_element(frames: Sequence[Buffer]) -> list[Buffer]:
         position += 8 + size + size % 2
     # The table has 32-bit offsets; where they do not suffice it stays empty.
     table = struct.pack(f"<{len(offsets)}I", *offsets) if offsets[-1] <= 0xFFFFFFFF else b""
-    buffers: list[Buffer] = [_encapsulated_head() + _ITEM.pack(0xFFFE, 0xE000, len(table)) + table]
+    buffers: list[Buffer] = [encapsulated_head() + _ITEM.pack(0xFFFE, 0xE000, len(table)) + table]
     for size, frame in zip(sizes, frames, strict=True):
-        if size > _LARGEST - 1:
+        if size > LARGEST_VALUE - 1:
             raise NotTranscodable("a frame would be longer than a fragment can be")
         buffers += (_ITEM.pack(0xFFFE, 0xE000, size + size % 2), frame)
         if size % 2:
             buffers.append(b"\0")
-    return [*buffers, _SEQUENCE_END]
+    return [*buffers, SEQUENCE_END]
 
 
-def packed_element(stream: Buffer) -> list[Buffer]:
+def packed_element(pieces: Sequence[Buffer]) -> list[Buffer]:
     """Return Pixel Data with an item stream as it was received."""
-    return [_encapsulated_head(), stream, _SEQUENCE_END]
+    return [encapsulated_head(), *pieces, SEQUENCE_END]
 
 
-def _encapsulated_head() -> bytes:
+def encapsulated_head() -> bytes:
+    """Return the head of encapsulated Pixel Data."""
     return struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)

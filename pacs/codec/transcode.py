@@ -8,25 +8,29 @@ compressed with loss, and a receiver that accepts no reachable syntax gets `NotT
 import os
 import struct
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TypeVar
 
-from pacs.codec import decode, frames, lossless, syntaxes
+from pacs.codec import decode, frames, large, lossless, syntaxes
 from pacs.codec import image as syntax
 from pacs.codec.image import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA, Image, describe
 from pacs.dicom import elements as dicom
 from pacs.dicom.values import INDEXED, attributes
+from pacs.model.bulk import LazyFrames, blocks
 from pacs.model.errors import IntegrityError, NotTranscodable, NotUnderstood
-from pacs.model.instance import Buffer, Deidentified, Element, Encoded, StoredFrames
+from pacs.model.instance import Buffer, BulkElement, Deidentified, Element, Encoded, StoredFrames
+from pacs.ports import Scratch
 
 _ELEMENT = struct.Struct("<HH2sH")
 _LONG_VRS = frozenset(vr.encode("ascii") for vr in dicom.LONG_VRS)
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _PIXEL_TAGS = frozenset({PIXEL_DATA, *syntax.ENCAPSULATION})
+_EMPTY_TABLE = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+_NO_SYNTAX = "the receiver accepts none of the transfer syntaxes that this instance can be sent in"
 
 SUPPORTED: tuple[str, ...] = (
     *syntax.UNCOMPRESSED,
@@ -54,21 +58,23 @@ _ENCODERS: dict[str, Callable[[Buffer, Image], bytes]] = {
 
 @dataclass(frozen=True, slots=True)
 class DataSetParts:
-    """A whole data set as buffers to be written one after another, without File Meta Information."""
+    """A whole data set as buffers to be written one after another, without File Meta Information; of a large one a stream."""
 
-    buffers: tuple[Buffer, ...] = field(repr=False)
+    buffers: tuple[Buffer, ...] | large.Stream = field(repr=False)
     transfer_syntax_uid: str
 
     @property
-    def size_bytes(self) -> int:
-        """Length of the data set."""
+    def size_bytes(self) -> int | None:
+        """Length of the data set; None where a stream does not know it before."""
+        if isinstance(self.buffers, large.Stream):
+            return self.buffers.size_bytes
         return sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
 
 class Codec:
     """Encodes what comes in, and decodes or re-encodes what goes out; as many frames at once as there are cores."""
 
-    def __init__(self, archive_codec: str = "htj2k", prove_every: int = 1) -> None:
+    def __init__(self, archive_codec: str = "htj2k", prove_every: int = 1, scratch: Scratch | None = None) -> None:
         """Make a codec.
 
         Parameters
@@ -77,12 +83,16 @@ class Codec:
             What uncompressed pixel data becomes.
         prove_every : int
             Of every object, frame 1, 1 + n, 1 + 2n … are decoded and compared before the original is dropped; 1 proves all.
+        scratch : Scratch, optional
+            Where the compressed frames of a large object wait; without it they stay uncompressed.
         """
         self._compress = archive_codec == "htj2k"
         self._prove_every = max(1, prove_every)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._cores = threading.BoundedSemaphore(cores)
         self._pool = ThreadPoolExecutor(cores, thread_name_prefix="codec")
+        self._window = large.Window(self._pool, self._cores, cores)
+        self._scratch = scratch
 
     def digest(self, deidentified: Deidentified) -> bytes:
         """Return SHA-256 over the content: tags, VRs and values, whatever their lengths and delimiters were encoded as.
@@ -105,7 +115,10 @@ class Codec:
             # No Pixel Data, or Pixel Data that contradicts its transfer syntax: then it stays in the header as received.
             left_out: frozenset[int] = frozenset()
         elif native:
-            split = frames.split_native(pixel.value, image)
+            if isinstance(pixel, BulkElement):
+                split = large.split_native(pixel.bulk, image)
+            else:
+                split = frames.split_native(pixel.value, image)
             left_out = _PIXEL_TAGS
             compressed = self._compressed(split, image)
             if compressed is not None:
@@ -114,10 +127,12 @@ class Codec:
                     # PS3.5 8.2.14: the reversible component transform was used.
                     changed = _colour("YBR_RCT")
         else:
-            offsets = by_tag.get(syntax.EXTENDED_OFFSET_TABLE)
-            split = frames.split_encapsulated(
-                pixel.value, image.number_of_frames, syntax_uid, syntax.unsigned(offsets.value, 8) if offsets else ()
-            )
+            table = by_tag.get(syntax.EXTENDED_OFFSET_TABLE)
+            offsets = syntax.unsigned(table.value, 8) if table else ()
+            if isinstance(pixel, BulkElement):
+                split = large.split_encapsulated(pixel.bulk, image.number_of_frames, syntax_uid, offsets)
+            else:
+                split = frames.split_encapsulated(pixel.value, image.number_of_frames, syntax_uid, offsets)
             # An item stream that stays whole keeps its offset tables.
             left_out = frozenset({PIXEL_DATA}) if split.packed else _PIXEL_TAGS
         # Group lengths would be wrong from here on; they are retired (PS3.5 7.2).
@@ -144,7 +159,9 @@ class Codec:
         """
         native = transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN
         try:
-            if repeatable:
+            if isinstance(stored.frames, LazyFrames):
+                self._check_large(header, stored, stored.frames, transfer_syntax_uid, digest if repeatable else None)
+            elif repeatable:
                 parts = self.data_set(header, stored, transfer_syntax_uid, (EXPLICIT_LITTLE_ENDIAN,))
                 found = sha256(EXPLICIT_LITTLE_ENDIAN.encode("ascii"))
                 _feed(found.update, dicom.walk(b"".join(bytes(buffer) for buffer in parts.buffers)), 0)
@@ -188,15 +205,20 @@ class Codec:
         Endian; compressed without loss. Raises `NotTranscodable` if none of `accepted` can be reached.
         """
         relabelled = _as_stored(transfer_syntax_uid, accepted)
+        if relabelled is not None and isinstance(stored.frames, LazyFrames):
+            return DataSetParts(_streamed(header, stored, stored.frames, transfer_syntax_uid), relabelled)
         if relabelled is not None:
             element = _pixel_element(stored, transfer_syntax_uid, stored.pixel_vr)
             return DataSetParts((*_spliced(header, element),), relabelled)
         assert accepted is not None
         before, after = _around_pixel_data(_parsed(header))
+        image, pixel_vr = describe({one.tag: one for one in before}), stored.pixel_vr
+        native_bytes = image.frame_bits * stored.number_of_frames // 8
+        if isinstance(stored.frames, LazyFrames) or (stored.frames and native_bytes > large.LARGE_BYTES):
+            return self._large_data_set(before, after, stored, image, transfer_syntax_uid, accepted)
         target = next((uid for uid in (*syntax.UNCOMPRESSED, *_ENCODERS) if uid in accepted), None)
         if target is None:
-            raise NotTranscodable("the receiver accepts none of the transfer syntaxes that this instance can be sent in")
-        image, pixel_vr = describe({one.tag: one for one in before}), stored.pixel_vr
+            raise NotTranscodable(_NO_SYNTAX)
         if transfer_syntax_uid != EXPLICIT_LITTLE_ENDIAN:
             if PIXEL_DATA in {one.tag for one in before} or stored.packed:
                 raise NotTranscodable("the frames of this instance cannot be told apart, so they cannot be decoded")
@@ -269,10 +291,16 @@ class Codec:
         """Stop the threads."""
         self._pool.shutdown()
 
-    def _compressed(self, split: frames.Split, image: Image) -> tuple[Buffer, ...] | None:
+    def _compressed(self, split: frames.Split, image: Image) -> Sequence[Buffer] | None:
         """Return all frames as HTJ2K, or None if one of them cannot be, or it does not pay."""
         if not self._compress or split.packed or not lossless.suits(image):
             return None
+        if isinstance(split.frames, LazyFrames):
+            if self._scratch is None:
+                return None
+            return large.compressed(
+                split.frames, image, self._window, self._scratch, lossless.encode_htj2k, _decode_htj2k, self._prove_every
+            )
 
         def one(numbered: tuple[int, Buffer]) -> bytes | None:
             index, frame = numbered
@@ -281,6 +309,93 @@ class Codec:
         found = self._each(one, list(enumerate(split.frames)))
         streams = tuple(stream for stream in found if stream is not None)
         return streams if len(streams) == len(split.frames) else None
+
+    def _native(
+        self, before: list[Element], stored: StoredFrames, image: Image, transfer_syntax_uid: str
+    ) -> tuple[list[Element], large.Native, str]:
+        """Return the elements before Pixel Data, the frames of a large object and their VR, all uncompressed."""
+        found = stored.frames
+        if not isinstance(found, LazyFrames):
+            held = found
+            found = LazyFrames(len(held), held.__getitem__, lambda index: len(held[index]))
+        if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN:
+            return before, large.Native(found, image, self._window), stored.pixel_vr
+        if stored.packed:
+            raise NotTranscodable("the frames of this instance cannot be told apart, so they cannot be decoded")
+        native = large.decoded(
+            found, image, self._window, lambda frame, image: decode.decoded(frame, image, transfer_syntax_uid)
+        )
+        keeps_vr = transfer_syntax_uid in syntax.HTJ2K_FAMILY and stored.pixel_vr == "OW"
+        return _with_colour(before, native.image), native, stored.pixel_vr if keeps_vr else _vr(native.image)
+
+    def _large_data_set(
+        self,
+        before: list[Element],
+        after: list[Element],
+        stored: StoredFrames,
+        image: Image,
+        transfer_syntax_uid: str,
+        accepted: Sequence[str],
+    ) -> DataSetParts:
+        """Return a large data set in the best of `accepted`, each frame made when it is its turn."""
+        fits = image.frame_bits * stored.number_of_frames // 8 <= frames.LARGEST_VALUE
+        possible = (*(syntax.UNCOMPRESSED[:2] if fits else ()), *_ENCODERS)
+        target = next((uid for uid in possible if uid in accepted), None)
+        if target is None:
+            raise NotTranscodable(_NO_SYNTAX if fits else "uncompressed, this instance is longer than the 4 GiB of an element")
+        before, native, pixel_vr = self._native(before, stored, image, transfer_syntax_uid)
+        if target not in _ENCODERS:
+            (head, padding), length = large.native_element(native.frames, pixel_vr)
+            opening = syntaxes.rewritten(before, [head], after, pixel_vr, target)
+            place = next(index for index, one in enumerate(opening) if bytes(one[:4]) == b"\xe0\x7f\x10\0") + 1
+
+            def begin() -> Iterator[Buffer]:
+                yield from opening[:place]
+                yield from native
+                yield padding
+                yield from opening[place:]
+
+            return DataSetParts(large.Stream(begin, sum(map(len, opening)) + length + len(padding)), target)
+        if stored.packed or not lossless.suits(native.image):
+            raise NotTranscodable("these pixels cannot be compressed without loss")
+        if native.image.samples == 3 and native.image.photometric_interpretation == "RGB" and target != syntax.JPEG_LS_LOSSLESS:
+            before = _replaced(before, _colour("YBR_RCT"))
+
+        def one(index: int) -> bytes:
+            return self._encoded(native.frames[index], native.image, target)
+
+        def begin_encoded() -> Iterator[Buffer]:
+            yield from dicom.join(before)
+            # How long the code streams will be nobody knows yet: the offset table is empty (PS3.5 A.4).
+            yield frames.encapsulated_head() + _EMPTY_TABLE
+            yield from large.fragments_of(self._window.each(one, len(native.frames), native.frames.size_of(0)))
+            yield from dicom.join(after)
+
+        return DataSetParts(large.Stream(begin_encoded, None), target)
+
+    def _check_large(
+        self, header: Buffer, stored: StoredFrames, found: LazyFrames, transfer_syntax_uid: str, digest: bytes | None
+    ) -> None:
+        before, after = _around_pixel_data(_parsed(header))
+        image = describe({one.tag: one for one in before})
+        if digest is None:
+            if not stored.packed and transfer_syntax_uid in syntax.DECODABLE:
+                for _ in large.decoded(
+                    found, image, self._window, lambda frame, image: decode.decoded(frame, image, transfer_syntax_uid)
+                ):
+                    pass
+            return
+        before, native, pixel_vr = self._native(before, stored, image, transfer_syntax_uid)
+        computed = sha256(EXPLICIT_LITTLE_ENDIAN.encode("ascii"))
+        _feed(computed.update, before, 0)
+        length = native.frames.size_bytes
+        computed.update(_named(PIXEL_DATA, pixel_vr, length + length % 2))
+        for frame in native:
+            computed.update(frame)
+        computed.update(bytes(length % 2))
+        _feed(computed.update, after, 0)
+        if computed.digest() != digest:
+            raise IntegrityError("the content is not the one that its digest was computed of")
 
     def _recompressed(
         self, before: list[Element], after: list[Element], stored: StoredFrames, image: Image, target: str
@@ -343,8 +458,17 @@ def _feed(update: Callable[[Buffer], None], elements: Sequence[Element], depth: 
                     update(len(item).to_bytes(8, "little"))
                     _feed(update, item, depth + 1)
                 continue
-        update(b"%08X%s" % (one.tag, one.vr.encode("ascii")) + len(one.value).to_bytes(8, "little"))
+        if isinstance(one, BulkElement):
+            update(_named(one.tag, one.vr, len(one.bulk)))
+            for block in blocks(one.bulk):
+                update(block)
+            continue
+        update(_named(one.tag, one.vr, len(one.value)))
         update(one.value)
+
+
+def _named(tag: int, vr: str, length: int) -> bytes:
+    return b"%08X%s" % (tag, vr.encode("ascii")) + length.to_bytes(8, "little")
 
 
 def _decode_htj2k(stream: bytes, image: Image) -> decode.Array:
@@ -386,12 +510,36 @@ def _spliced(header: Buffer, element: list[Buffer]) -> list[Buffer]:
     return [view[:position], *element, view[position:]] if position < end else [header, *element]
 
 
+def _streamed(header: Buffer, stored: StoredFrames, found: LazyFrames, transfer_syntax_uid: str) -> large.Stream:
+    """Return a large data set as it is stored."""
+    here: Buffer = bytearray()
+    around = _spliced(header, [here])
+    place = next(index for index, one in enumerate(around) if one is here)
+    if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN:
+        (head, end), length = large.native_element(found, stored.pixel_vr)
+    elif stored.packed:
+        head, end, length = frames.encapsulated_head(), frames.SEQUENCE_END, found.size_bytes
+    else:
+        head, length = large.encapsulated_element(found)
+        end = b""
+    split = not stored.packed and transfer_syntax_uid != EXPLICIT_LITTLE_ENDIAN
+
+    def begin() -> Iterator[Buffer]:
+        yield from around[:place]
+        yield head
+        yield from large.fragments_of(iter(found)) if split else found
+        yield end
+        yield from around[place + 1 :]
+
+    return large.Stream(begin, sum(map(len, around)) + len(head) + length + len(end))
+
+
 def _pixel_element(stored: StoredFrames, transfer_syntax_uid: str, pixel_vr: str) -> list[Buffer]:
     if not stored.frames:
         return []
     if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN:
         return frames.native_element(stored.frames, pixel_vr)
-    return frames.packed_element(stored.frames[0]) if stored.packed else frames.encapsulated_element(stored.frames)
+    return frames.packed_element(stored.frames) if stored.packed else frames.encapsulated_element(stored.frames)
 
 
 def _vr(image: Image) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from pacs.deid import private, risk
 from pacs.deid.actions import REMOVED
-from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, items, read
+from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, items
+from pacs.dicom.large import read
 from pacs.dicom.values import text
 from pacs.model.errors import Quarantined
 from pacs.model.instance import Deidentified, Element, InstanceKey, Received

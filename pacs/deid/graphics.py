@@ -5,12 +5,15 @@ Overlay and curve groups themselves are dropped by rule. Burned-in text is not l
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from pacs.dicom.elements import element, find
+from pacs.model.bulk import Mapped, Slice
 from pacs.model.errors import Quarantined
-from pacs.model.instance import Element
+from pacs.model.instance import Buffer, BulkElement, Element
 
 _LARGEST_OVERLAY_GROUP = 0x60FF
 
@@ -37,15 +40,33 @@ def tidy(pixel_data: Element, elements: Sequence[Element], planes: Sequence[int]
         if planes:
             raise Quarantined("an overlay plane lies in unused bits of compressed pixels")
         return pixel_data
+    if isinstance(pixel_data, BulkElement):
+        return _tidy_bulk(pixel_data, elements, planes)
     value = pixel_data.value
-    expected, frames = expected_bytes(elements)
-    if expected and len(value) > expected + (expected & 1):
-        if len(value) - expected >= expected // frames:
-            raise Quarantined("Pixel Data holds more frames than the header says")
-        value = value[: expected + (expected & 1)]
+    kept = _kept_bytes(len(value), elements)
+    if kept < len(value):
+        value = value[:kept]
     if planes:
-        value = _cleared(bytes(value), elements, planes)
+        value = _cleared(value, _mask(elements, planes, len(value)))
     return pixel_data if value is pixel_data.value else element(pixel_data.tag, pixel_data.vr, bytes(value))
+
+
+def _tidy_bulk(pixel_data: BulkElement, elements: Sequence[Element], planes: Sequence[int]) -> BulkElement:
+    kept = _kept_bytes(len(pixel_data.bulk), elements)
+    value = pixel_data.bulk if kept == len(pixel_data.bulk) else Slice(pixel_data.bulk, 0, kept)
+    if planes:
+        value = Mapped(value, 2, partial(_cleared, mask=_mask(elements, planes, kept)))
+    return pixel_data if value is pixel_data.bulk else replace(pixel_data, bulk=value)
+
+
+def _kept_bytes(size: int, elements: Sequence[Element]) -> int:
+    """Return how many bytes of native Pixel Data are pixels and their padding."""
+    expected, frames = expected_bytes(elements)
+    if not expected or size <= expected + (expected & 1):
+        return size
+    if size - expected >= expected // frames:
+        raise Quarantined("Pixel Data holds more frames than the header says")
+    return expected + (expected & 1)
 
 
 def expected_bytes(elements: Sequence[Element]) -> tuple[int, int]:
@@ -73,13 +94,17 @@ def expected_bytes(elements: Sequence[Element]) -> tuple[int, int]:
     return (rows * columns * samples * allocated * number + 7) // 8, number
 
 
-def _cleared(value: bytes, elements: Sequence[Element], planes: Sequence[int]) -> bytes:
+def _mask(elements: Sequence[Element], planes: Sequence[int], size: int) -> int:
     allocated, high = _number(elements, 0x00280100), _number(elements, 0x00280102)
-    if allocated != 16 or any(plane <= (high or 0) or plane > 15 for plane in planes) or len(value) & 1:
+    if allocated != 16 or any(plane <= (high or 0) or plane > 15 for plane in planes) or size & 1:
         raise Quarantined("an overlay plane overlaps the image's own bits")
     mask = 0xFFFF
     for plane in planes:
         mask &= ~(1 << plane)
+    return mask
+
+
+def _cleared(value: Buffer, mask: int) -> bytes:
     words = np.frombuffer(value, "<u2") & np.uint16(mask)
     return words.astype("<u2", copy=False).tobytes()
 

@@ -24,9 +24,10 @@ from pacs.deid.residue import Needles, search
 from pacs.deid.taken import collect
 from pacs.deid.text import identity
 from pacs.dicom import values
-from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, element, read
+from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, element
+from pacs.dicom.large import read
 from pacs.model.errors import ConfigurationError, NotUnderstood, Quarantined, SOPClassNotSupported
-from pacs.model.instance import Deidentified, Element, InstanceKey, Received
+from pacs.model.instance import BulkElement, Deidentified, Element, InstanceKey, Received
 from pacs.standard import tables
 
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
@@ -35,6 +36,8 @@ _BIRTH_DATE = 0x00100030
 _PATIENT_ID, _ISSUER, _CHARSET, _FRAME_OF_REFERENCE = 0x00100020, 0x00100021, 0x00080005, 0x00200052
 _IMAGE_TYPE, _BURNED_IN, _PIXEL_DATA = 0x00080008, 0x00280301, 0x7FE00010
 _NATIVE = frozenset({IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN, "1.2.840.10008.1.2.1.99"})
+_LARGEST_CLEANED = 512 << 20
+"""Bytes of Pixel Data that are searched for text or faces: the worker's child holds all of them."""
 _PATIENTS_REMEMBERED = 32
 _SUBJECTS_REMEMBERED = 8
 _SEQUENCES_REMEMBERED = 512
@@ -211,7 +214,7 @@ class Deidentifier:
             received.transfer_syntax_uid,
             tags,
             clean_pixel_data=policy.clean_pixel_data,
-            has_pixels=pixel_data is not None and len(pixel_data.value) > 0,
+            has_pixels=isinstance(pixel_data, BulkElement) or (pixel_data is not None and len(pixel_data.value) > 0),
         )
         if pixel_data is not None and pixel_data.undefined_length is (received.transfer_syntax_uid in _NATIVE):
             raise NotUnderstood("Pixel Data is not encoded as its transfer syntax says")
@@ -356,6 +359,9 @@ def _pending(policy: Policy, sop_class_uid: str, by_tag: Mapping[int, Element], 
         raise Quarantined("it may carry the shape of a face, which is not cut out of objects of this class")
     if policy.clean_recognizable_visual_features and _PIXEL_DATA in by_tag and needs_defacing(told) is Verdict.CANDIDATE:
         pending.append("faces")
+    pixel_data = by_tag.get(_PIXEL_DATA)
+    if pending and isinstance(pixel_data, BulkElement) and len(pixel_data.bulk) > _LARGEST_CLEANED:
+        raise Quarantined(f"its pixels must be cleaned, and they are more than the {_LARGEST_CLEANED >> 20} MiB that can be")
     return tuple(pending)
 
 

@@ -12,8 +12,9 @@ from itertools import pairwise
 
 from pacs.dicom import fragments
 from pacs.dicom.elements import find
+from pacs.model.bulk import LARGEST_FRAME
 from pacs.model.errors import Quarantined
-from pacs.model.instance import Buffer, Element
+from pacs.model.instance import Buffer, BulkElement, Element
 
 _SYNTAX = "1.2.840.10008.1.2.4."
 _JPEG = frozenset(f"{_SYNTAX}{number}" for number in (50, 51, 53, 55, 57, 70))
@@ -54,21 +55,20 @@ def stripped(pixel_data: Element, elements: Sequence[Element], transfer_syntax_u
     strip = _stripper(transfer_syntax_uid, elements)
     if strip is None:
         raise Quarantined("the code streams of this transfer syntax are not known here, so nothing can be taken out of them")
-    number = _frames(elements)
-    found = fragments.items(pixel_data.value)
+    number, one_each = _frames(elements), transfer_syntax_uid == _RLE
     table = find(elements, _EXTENDED_OFFSETS)
     offsets = struct.unpack(f"<{len(table.value) // 8}Q", bytes(table.value)[: len(table.value) // 8 * 8]) if table else ()
-    groups = fragments.by_frame(found or (), number, one_each=transfer_syntax_uid == _RLE, extended_offsets=offsets)
+    if isinstance(pixel_data, BulkElement):
+        return _stripped_bulk(pixel_data, strip, number, one_each, offsets)
+    found = fragments.items(pixel_data.value)
+    groups = fragments.by_frame(found or (), number, one_each=one_each, extended_offsets=offsets)
     if found is None or groups is None:
         raise Quarantined("the fragments of Pixel Data cannot be told apart by frame")
     changed = len(found[0][1]) not in (0, 4 * number)
     frames: list[Buffer] = []
     for group in groups:
         whole: Buffer = group[0] if len(group) == 1 else b"".join(group)
-        try:
-            left = strip(whole)
-        except (Unfollowed, IndexError, struct.error):
-            raise Quarantined("a code stream cannot be followed to its end") from None
+        left = _followed(strip, whole)
         changed = changed or left is not whole
         frames.append(left)
     if not changed:
@@ -76,6 +76,36 @@ def stripped(pixel_data: Element, elements: Sequence[Element], transfer_syntax_u
     stream = fragments.item_stream(frames)
     head = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
     return Element(_PIXEL_DATA, "OB", stream, head + stream + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), True)
+
+
+def _followed(strip: Callable[[Buffer], Buffer], stream: Buffer) -> Buffer:
+    try:
+        return strip(stream)
+    except (Unfollowed, IndexError, struct.error):
+        raise Quarantined("a code stream cannot be followed to its end") from None
+
+
+def _stripped_bulk(
+    pixel_data: BulkElement, strip: Callable[[Buffer], Buffer], number: int, one_each: bool, offsets: Sequence[int]
+) -> BulkElement:
+    """Do the same frame by frame: every code stream is followed now, and stripped again whenever it is read."""
+    found, _ = fragments.bulk_items(pixel_data.bulk)
+    groups = fragments.bulk_by_frame(found, number, one_each=one_each, extended_offsets=offsets)
+    if groups is None:
+        raise Quarantined("the fragments of Pixel Data cannot be told apart by frame")
+    changed = len(found[0][1]) not in (0, 4 * number)
+    sizes = []
+    for group in groups:
+        if sum(map(len, group)) > LARGEST_FRAME:
+            raise Quarantined(f"a code stream is longer than {LARGEST_FRAME >> 20} MiB, too long to be searched here")
+        stream = fragments.whole(group)
+        left = _followed(strip, stream)
+        changed = changed or left is not stream
+        sizes.append(len(left))
+    if not changed:
+        return pixel_data
+    anew = fragments.ItemStream(sizes, lambda index: strip(fragments.whole(groups[index])))
+    return BulkElement(_PIXEL_DATA, "OB", b"", b"", True, bulk=anew)
 
 
 def strip_jpeg(stream: Buffer, *, jpeg_ls: bool = False) -> Buffer:

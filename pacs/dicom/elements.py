@@ -24,7 +24,8 @@ DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.8
 
 PIXEL_DATA = 0x7FE00010
 DEEPEST = 64
-LARGEST_INFLATED = 1 << 31
+LARGEST_INFLATED = 64 << 20
+"""What is inflated in memory; more of it `pacs.ingest` brings to the scratch."""
 
 LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 SHORT_VRS = frozenset(
@@ -92,7 +93,7 @@ def read(data_set: Buffer, transfer_syntax_uid: str) -> list[Element]:
         return walk(data_set, implicit=True)
     if transfer_syntax_uid == EXPLICIT_BIG_ENDIAN:
         view = memoryview(data_set)
-        return _ordered(_Converter(view, implicit=False, big=True).elements(0, len(view), False, 0)[0])
+        return ordered(_Converter(view, implicit=False, big=True).elements(0, len(view), False, 0)[0])
     return walk(_explicit_bytes(data_set, transfer_syntax_uid))
 
 
@@ -122,7 +123,7 @@ def walk(buffer: Buffer, *, implicit: bool = False) -> list[Element]:
     """
     view = memoryview(buffer)
     if implicit:
-        return _ordered(_Converter(view, implicit=True, big=False).elements(0, len(view), False, 0)[0])
+        return ordered(_Converter(view, implicit=True, big=False).elements(0, len(view), False, 0)[0])
     return _walk_explicit(buffer, view)
 
 
@@ -209,7 +210,7 @@ def _made(tag: int, vr: str, value: Buffer) -> Element:
     return Element(tag, vr, value, b"".join((head, value)))
 
 
-def _ordered(elements: list[Element]) -> list[Element]:
+def ordered(elements: list[Element]) -> list[Element]:
     """Bring elements into tag order, which PS3.5 7.1 asks for; two with one tag are not a data set."""
     if any(first.tag >= second.tag for first, second in pairwise(elements)):
         elements.sort(key=lambda one: one.tag)
@@ -226,7 +227,7 @@ def _explicit_bytes(data_set: Buffer, transfer_syntax_uid: str) -> Buffer:
         except zlib.error as error:
             raise NotUnderstood("the deflated data set cannot be inflated") from error
         if not inflater.eof:
-            raise NotUnderstood("the deflated data set ends early or is larger than 2 GiB")
+            raise NotUnderstood("the deflated data set ends early or is larger than 64 MiB")
         return inflated
     if not transfer_syntax_uid.startswith("1.2.840.10008.1.2."):
         raise NotUnderstood("the transfer syntax is none of PS3.5 Annex A")
@@ -293,7 +294,7 @@ def _walk_explicit(buffer: Buffer, view: memoryview) -> list[Element]:
         else:
             append(Element(tag, vr, view[start:stop], view[position:stop]))
         position = stop
-    return found if sorted_tags else _ordered(found)
+    return found if sorted_tags else ordered(found)
 
 
 def _only_padding(view: memoryview, position: int) -> None:
@@ -319,6 +320,19 @@ def _repaired(tag: int, vr: str, value: bytes) -> Element:
     if len(value) % UNIT_BYTES.get(known, 1):
         return element(tag, "UN", value)
     return element(tag, known, value)
+
+
+def end_of(view: memoryview, position: int, start: int, tag: int, vr: str, transfer_syntax_uid: str) -> int:
+    """Return where the element at `position`, of undefined length and with its value at `start`, ends in `view`.
+
+    Raises `NotUnderstood` where it is malformed, or does not end there.
+    """
+    if transfer_syntax_uid in (IMPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN):
+        reader = _Converter(
+            view, implicit=transfer_syntax_uid == IMPLICIT_LITTLE_ENDIAN, big=transfer_syntax_uid == EXPLICIT_BIG_ENDIAN
+        )
+        return reader.items(start, len(view), True, 1)[1]
+    return _undefined(view, position, start, tag, vr)[1]
 
 
 def _undefined(view: memoryview, position: int, start: int, tag: int, vr: str) -> tuple[Element, int]:
@@ -449,7 +463,7 @@ class _Converter:
                 if self._big and vr in UNIT_BYTES:
                     # Pixel cells wider than the words of OW turn as a whole (PS3.5 8.1.1 and Annex D).
                     wide = tag == PIXEL_DATA and vr == "OW" and cell_bytes in (4, 8)
-                    value = _turned(value, cell_bytes if wide else UNIT_BYTES[vr])
+                    value = turned(value, cell_bytes if wide else UNIT_BYTES[vr])
                 one = self._leaf(tag, vr, value)
             if tag == _PIXEL_REPRESENTATION and len(one.value) == 2:
                 signed = one.value[0] == 1
@@ -482,7 +496,7 @@ class _Converter:
             if stop > end:
                 raise NotUnderstood("an item reaches past the end of its sequence")
             content, position = self.elements(position, stop, length == _UNDEFINED, depth + 1, signed)
-            found.append(_ordered(content))
+            found.append(ordered(content))
         if delimited:
             raise NotUnderstood("the data set ends within a sequence")
         return found, position
@@ -548,8 +562,8 @@ def _implicit_vr(tag: int, signed: bool, lut_entries: int, length: int) -> str:
     return "UN" if vr not in LONG_VRS and length > 0xFFFE else vr
 
 
-def _turned(value: Buffer, unit: int) -> bytes:
-    """Turn the byte order of numbers of `unit` bytes."""
+def turned(value: Buffer, unit: int) -> bytes:
+    """Turn the byte order of numbers of `unit` bytes. Raises `NotUnderstood` where there is a part of one."""
     if len(value) % unit:
         raise NotUnderstood("a value is not a whole number of its units")
     turned = bytearray(len(value))

@@ -4,14 +4,14 @@ Each stage has one maker (see ARCHITECTURE.md) and the next accepts nothing else
 cannot hold plaintext. Nothing here does I/O.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
+from pacs.model.bulk import Buffer as Buffer
+from pacs.model.bulk import Bulk, Content
 from pacs.model.identity import Taken
-
-Buffer = bytes | bytearray | memoryview
 
 
 class Origin(StrEnum):
@@ -29,9 +29,10 @@ class Received:
 
     `sop_class_uid` and `sop_instance_uid` are what the C-STORE command or the File Meta Information said ("" if nothing did).
     `association` names the association, request, import run or job that brought it; completion is reckoned by it.
+    A large data set is not in memory: it is a `Bulk`, whose owner is the door that made it.
     """
 
-    data_set: Buffer = field(repr=False)
+    data_set: Content = field(repr=False)
     transfer_syntax_uid: str
     origin: Origin
     source: str = field(repr=False)
@@ -66,6 +67,13 @@ class Element:
 
 
 @dataclass(frozen=True, slots=True)
+class BulkElement(Element):
+    """Pixel Data that is too large for memory: `bulk` is what `value` would be, `value` and `encoded` are empty."""
+
+    bulk: Bulk = field(kw_only=True, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Deidentified:
     """A data set without identity. Made only in `deid`.
 
@@ -95,6 +103,7 @@ class Encoded:
     `header` is the data set without Pixel Data (7FE0,0010), Explicit VR Little Endian. `frames` are one code stream (or one
     native frame) each, unpadded; where frames do not end on a byte (1-bit pixels) or cannot be told apart, all of Pixel Data
     is the one element of `frames` and `packed` is true. No Pixel Data: no frames. `pixel_vr` is OB or OW for native frames.
+    Those of a large object are `LazyFrames`; packed, they are the consecutive pieces of its one item.
     `attributes` are what queries are answered from: keyword -> value, several values joined by a backslash.
     `digest` is SHA-256 over the de-identified content before compression: equal resend or conflict?
     `frame_bits` are the bits of one native frame where `packed` is true and they are known, else 0.
@@ -104,7 +113,7 @@ class Encoded:
     key: InstanceKey
     sop_class_uid: str
     header: Buffer = field(repr=False)
-    frames: tuple[Buffer, ...] = field(repr=False)
+    frames: Sequence[Buffer] = field(repr=False)
     transfer_syntax_uid: str
     attributes: Mapping[str, str] = field(repr=False)
     digest: bytes
@@ -117,9 +126,9 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class StoredFrames:
-    """Pixel Data as the archive keeps it; see `Encoded` for `packed` and `pixel_vr`."""
+    """Pixel Data as the archive keeps it; see `Encoded` for `frames`, `packed` and `pixel_vr`."""
 
-    frames: tuple[Buffer, ...] = field(repr=False)
+    frames: Sequence[Buffer] = field(repr=False)
     number_of_frames: int = 1
     packed: bool = False
     pixel_vr: str = "OB"
@@ -153,13 +162,13 @@ class IndexEntry:
 class Sealed:
     """An encrypted, self-describing record (docs/format.md). Made only in `store`.
 
-    `record` are the buffers to write one after another.
+    `record` are the buffers to write one after another; those of a large record are sealed while they are asked for.
     """
 
     object_id: UUID
     study_key_id: int
     key: InstanceKey
-    record: tuple[Buffer, ...] = field(repr=False)
+    record: Iterable[Buffer] = field(repr=False)
     size_bytes: int
 
 
@@ -177,6 +186,7 @@ class Arrival:
     """An instance ready to be committed: what the store and the index need, together.
 
     `pending` as in `Deidentified`. `received_digest` is the digest it had before it was cleaned, None if it was not.
+    `location` is where its record lies where it was put already, alone.
     """
 
     encoded: Encoded
@@ -189,6 +199,7 @@ class Arrival:
     received_digest: bytes | None = None
     report: Mapping[str, int] = field(default_factory=dict)
     taken: Taken | None = field(default=None, repr=False)
+    location: Location | None = None
 
 
 @dataclass(frozen=True, slots=True)

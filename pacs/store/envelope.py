@@ -8,11 +8,12 @@ import json
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from pacs.model.bulk import LazyFrames
 from pacs.model.errors import IntegrityError, NotFound, NotTranscodable
 from pacs.model.instance import Buffer, Encoded, IndexEntry, InstanceKey, Origin, Sealed, Stored, StoredFrames
 from pacs.ports import Clock, ObjectStore
@@ -61,9 +62,12 @@ class Sealer:
         return _Reader(stored, objects, self._ring).item(1)
 
     def open(self, stored: Stored, objects: ObjectStore) -> tuple[bytes, StoredFrames]:
-        """Return header and Pixel Data."""
-        reader = _Reader(stored, objects, self._ring, whole=True)
+        """Return header and Pixel Data; the frames of a large record are opened when they are asked for."""
+        large = stored.location.size_bytes > layout.LARGE_BYTES
+        reader = _Reader(stored, objects, self._ring, whole=not large)
         head = reader.head
+        if large:
+            return reader.item(1), StoredFrames(reader.lazily(), head.frames, head.packed, head.pixel_vr)
         frames = tuple(reader.item(number) for number in range(2, head.items))
         return reader.item(1), StoredFrames(frames, head.frames, head.packed, head.pixel_vr)
 
@@ -85,8 +89,11 @@ class Sealer:
             return reader.item(1), reader.item(number + 1)
         if head.frame_bits == 0 and head.frames > 1:
             raise NotTranscodable("the frames of this instance cannot be told apart; ask for the whole instance")
-        packed = reader.item(2)
-        return reader.item(1), cut_bits(packed, number, head.frame_bits) if head.frame_bits else packed
+        if head.frame_bits == 0:
+            return reader.item(1), reader.item(2)
+        first = (number - 1) * head.frame_bits // 8
+        covering = reader.span(2, first, (number * head.frame_bits + 7) // 8)
+        return reader.item(1), _cut(covering, (number - 1) * head.frame_bits % 8, head.frame_bits, number)
 
     def open_entry(self, record: Buffer) -> IndexEntry:
         """Return what a record says of itself; everything that its index rows need."""
@@ -132,18 +139,12 @@ def seal(
         entry["at"] = at
     text = json.dumps(entry, separators=(",", ":"), sort_keys=True).encode("ascii")
     items = [_coded(layout.ENTRY, text, True), _coded(layout.HEADER, encoded.header, True)]
+    if isinstance(encoded.frames, LazyFrames):
+        return _sealed_lazily(encoded, encoded.frames, items, object_id, study_key_id, study_key)
     native = encoded.transfer_syntax_uid == _NATIVE
     items += [_coded(layout.FRAME, frame, native and _pays(frame)) for frame in encoded.frames]
     parts, plain = _parts(items)
-    head = layout.build_head(
-        object_id,
-        study_key_id,
-        parts,
-        packed=encoded.packed,
-        pixel_vr=encoded.pixel_vr,
-        frames=encoded.number_of_frames if encoded.frames else 0,
-        frame_bits=encoded.frame_bits,
-    )
+    head = _head_of(encoded, object_id, study_key_id, parts)
     parsed = layout.parse_head(head)
     cipher = _cipher(study_key, object_id.bytes)
     record = bytearray(parsed.length)
@@ -157,19 +158,81 @@ def seal(
     return Sealed(object_id, study_key_id, encoded.key, (record,), len(record))
 
 
-def cut_bits(packed: Buffer, number: int, frame_bits: int) -> bytes:
-    """Return frame `number` of packed native Pixel Data, beginning on a byte and padded with zero bits.
+def _head_of(encoded: Encoded, object_id: uuid.UUID, study_key_id: int, parts: list[tuple[int, int, bool, int]]) -> bytes:
+    return layout.build_head(
+        object_id,
+        study_key_id,
+        parts,
+        packed=encoded.packed,
+        pixel_vr=encoded.pixel_vr,
+        frames=encoded.number_of_frames if encoded.frames else 0,
+        frame_bits=encoded.frame_bits,
+    )
+
+
+def _sealed_lazily(
+    encoded: Encoded,
+    frames: LazyFrames,
+    items: Sequence[tuple[int, int, Buffer]],
+    object_id: uuid.UUID,
+    study_key_id: int,
+    study_key: bytes,
+) -> Sealed:
+    """Seal a large instance while its record is written: frame after frame is read, sealed and forgotten."""
+    parts, first = _parts(items)
+    count = len(frames)
+    for index in range(count):
+        size = frames.size_of(index)
+        ends = [*range(layout.PART_BYTES, size, layout.PART_BYTES), size]
+        # The pieces of packed Pixel Data are parts of one item.
+        whole = not encoded.packed or index == count - 1
+        parts += [
+            (layout.FRAME, layout.AS_IS, whole and end == size, end - begin)
+            for begin, end in zip([0, *ends], ends, strict=False)
+        ]
+    head = _head_of(encoded, object_id, study_key_id, parts)
+    parsed = layout.parse_head(head)
+    cipher = _cipher(study_key, object_id.bytes)
+
+    def plain() -> Iterator[memoryview]:
+        yield from first
+        for frame in frames:
+            view = memoryview(frame).cast("B")
+            yield from (view[at : at + layout.PART_BYTES] for at in range(0, max(1, len(view)), layout.PART_BYTES))
+
+    return Sealed(object_id, study_key_id, encoded.key, _Sealing(head, parsed, cipher, plain), parsed.length)
+
+
+class _Sealing:
+    """A record that is sealed while it is gone through."""
+
+    def __init__(self, head: bytes, parsed: layout.Head, cipher: AESGCM, plain: Callable[[], Iterator[memoryview]]) -> None:
+        self._head = head
+        self._parsed = parsed
+        self._cipher = cipher
+        self._plain = plain
+
+    def __iter__(self) -> Iterator[Buffer]:
+        yield self._head
+        checksum = zlib.crc32(self._head)
+        for index, piece in enumerate(self._plain()):
+            sealed = self._cipher.encrypt(_nonce(index), piece, _bound(self._parsed, index))
+            checksum = zlib.crc32(sealed, checksum)
+            yield sealed
+        yield layout.trailer(checksum)
+
+
+def _cut(covering: bytes, shift: int, frame_bits: int, number: int) -> bytes:
+    """Return one frame of packed native Pixel Data, beginning on a byte and padded with zero bits.
 
     Source: PS3.5 8.1.1: 1-bit pixels follow one another without a gap, the first in the least significant bit; so do frames.
     Raises `NotTranscodable` if Pixel Data ends before this frame does.
     """
-    begin, end = (number - 1) * frame_bits, number * frame_bits
-    if end > len(packed) * 8:
+    if shift + frame_bits > len(covering) * 8:
         raise NotTranscodable(f"Pixel Data ends before frame {number} does")
-    covering = memoryview(packed)[begin // 8 : (end + 7) // 8]
-    if begin % 8 == 0 and end % 8 == 0:
-        return bytes(covering)
-    value = int.from_bytes(covering, "little") >> (begin % 8)
+    if shift == 0 and frame_bits % 8 == 0:
+        return covering
+    value = int.from_bytes(covering, "little") >> shift
     return (value & ((1 << frame_bits) - 1)).to_bytes((frame_bits + 7) // 8, "little")
 
 
@@ -196,6 +259,42 @@ class _Reader:
     def item(self, number: int) -> bytes:
         return _open_item(self.head, self._cipher, self._start, number, self._more)
 
+    def span(self, number: int, begin: int, end: int) -> bytes:
+        """Return bytes `begin` to `end` of an item, fewer where it ends before; reads only the parts they lie in."""
+        chunks = self.head.item(number)
+        if chunks[0].coding != layout.AS_IS:
+            return self.item(number)[begin:end]
+        first = begin // layout.PART_BYTES
+        wanted = chunks[first : -(-end // layout.PART_BYTES)]
+        opened = _open_chunks(self.head, self._cipher, self._start, wanted, self._more) if wanted else b""
+        return opened[begin - first * layout.PART_BYTES : end - first * layout.PART_BYTES]
+
+    def lazily(self) -> LazyFrames:
+        """Return the frames, or the parts of packed Pixel Data, each opened when it is asked for."""
+        head = self.head
+        starts = [0, *(index + 1 for index, last in enumerate(head.table[2 :: layout.ROW.size]) if last)]
+        if head.packed and head.row(starts[2]).coding == layout.AS_IS:
+            first = starts[2]
+            return LazyFrames(
+                head.chunks - first,
+                lambda index: _open_chunks(head, self._cipher, self._start, [head.row(first + index)], self._more),
+                lambda index: head.row(first + index).length - layout.TAG_BYTES,
+            )
+
+        def rows(index: int) -> list[layout.Chunk]:
+            return [head.row(at) for at in range(starts[index + 2], starts[index + 3])]
+
+        def read(index: int) -> bytes:
+            return _decoded(rows(index)[0], _open_chunks(head, self._cipher, self._start, rows(index), self._more))
+
+        def size_of(index: int) -> int:
+            chunks = rows(index)
+            if chunks[0].coding != layout.AS_IS:
+                return len(read(index))
+            return sum(chunk.length for chunk in chunks) - layout.TAG_BYTES * len(chunks)
+
+        return LazyFrames(len(starts) - 3, read, size_of)
+
     def _more(self, offset: int, length: int) -> bytes:
         return self._objects.get(self._location, (offset, length))
 
@@ -204,6 +303,16 @@ def _open_item(
     head: layout.Head, cipher: AESGCM, start: Buffer, number: int, more: Callable[[int, int], bytes] | None = None
 ) -> bytes:
     chunks = head.item(number)
+    return _decoded(chunks[0], _open_chunks(head, cipher, start, chunks, more))
+
+
+def _open_chunks(
+    head: layout.Head,
+    cipher: AESGCM,
+    start: Buffer,
+    chunks: Sequence[layout.Chunk],
+    more: Callable[[int, int], bytes] | None,
+) -> bytes:
     begin, end = chunks[0].offset, chunks[-1].offset + chunks[-1].length
     if end <= len(start):
         base, sealed = 0, memoryview(start)
@@ -220,12 +329,15 @@ def _open_item(
         ]
     except InvalidTag as error:
         raise IntegrityError("a sealed chunk does not authenticate: it was changed, or its key is another") from error
-    whole = plain[0] if len(plain) == 1 else b"".join(plain)
-    if chunks[0].coding == layout.AS_IS:
+    return plain[0] if len(plain) == 1 else b"".join(plain)
+
+
+def _decoded(chunk: layout.Chunk, whole: bytes) -> bytes:
+    if chunk.coding == layout.AS_IS:
         return whole
-    if chunks[0].coding == layout.ZLIB:
+    if chunk.coding == layout.ZLIB:
         return zlib.decompress(whole)
-    raise IntegrityError(f"a chunk has the coding {chunks[0].coding}, which this release does not know")
+    raise IntegrityError(f"a chunk has the coding {chunk.coding}, which this release does not know")
 
 
 def _entry(head: layout.Head, text: bytes) -> IndexEntry:

@@ -5,6 +5,7 @@ Pure functions. `envelope.py` seals and opens by it; `segments.py` walks by it. 
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import accumulate
@@ -29,6 +30,9 @@ AS_IS, ZLIB = 0, 1
 TAG_BYTES = 16
 PART_BYTES = 1 << 20
 MAXIMUM_CHUNKS = 1 << 24
+LARGE_BYTES = 32 << 20
+"""A record longer than this is written, read and checked piece by piece, and lies in a container of its own."""
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,28 @@ def parse_head(head: Buffer) -> Head:
 def trailer(body_checksum: int) -> bytes:
     """Return the commit mark."""
     return TRAILER.pack(MARK, body_checksum, 0)
+
+
+def opening_bytes(head: Head) -> int:
+    """Return how many bytes a record has up to and with its index entry."""
+    entry = head.item(0)[-1]
+    return entry.offset + entry.length
+
+
+def is_complete_by(read: Callable[[int, int], Buffer], length: int) -> bool:
+    """Say the same as `is_complete` of a record that is read in blocks: `read(offset, count)`."""
+    mark, checksum, reserved = TRAILER.unpack(read(length - TRAILER.size, TRAILER.size))
+    if mark != MARK or reserved:
+        return False
+    body, crc = length - TRAILER.size, 0
+    for offset in range(0, body, _BLOCK_BYTES):
+        block = read(offset, min(_BLOCK_BYTES, body - offset))
+        if offset == 0:
+            # The state byte changes when a record is given up; it counts as live.
+            crc = zlib.crc32(b"\0", zlib.crc32(block[:STATE_OFFSET]))
+            block = memoryview(block)[STATE_OFFSET + 1 :]
+        crc = zlib.crc32(block, crc)
+    return bool(checksum == crc)
 
 
 def is_complete(record: Buffer) -> bool:

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, IntegrityError, NotFound, OutOfResources, Unavailable
 from pacs.model.instance import Buffer, Location, Sealed
 from pacs.model.upkeep import DAMAGE, GIVEN_UP, RECORD, Piece, Segment
+from pacs.store import alone
 from pacs.store import record as layout
 from pacs.store.keys import sync_folder
 
@@ -80,16 +81,26 @@ class SegmentStore:
         self._lock_descriptor = -1
         self._writer = ""
         self._readers = _Readers(path)
+        alone.sweep(path)
 
     def put(self, group: Sequence[Sealed]) -> list[Location]:
         """Write a group; every record is durable on return. Raises `OutOfResources`, and then nothing of the group counts."""
         return self._append([(sealed.record, sealed.size_bytes) for sealed in group])
+
+    def put_alone(self, sealed: Sealed) -> Location:
+        """Write a large record into a segment of its own, while others put; durable, and only then visible, on return.
+
+        Raises `OutOfResources`; then nothing of it counts.
+        """
+        return self._alone(sealed.record, sealed.size_bytes)
 
     def copy(self, locations: Sequence[Location]) -> list[Location]:
         """Write copies of records into the own segment, durable on return: a record is bound to itself, not to its place.
 
         Raises `NotFound` or `IntegrityError` if one is not there or not whole; then nothing is written.
         """
+        if any(location.size_bytes > layout.LARGE_BYTES for location in locations):
+            return [place for location in locations for place in self._copy_one(location)]
         return self.bring([self.get(location) for location in locations])
 
     def bring(self, records: Sequence[Buffer]) -> list[Location]:
@@ -106,7 +117,28 @@ class SegmentStore:
             _write(descriptor, record, location.offset)
             os.fdatasync(descriptor)
 
-    def _append(self, group: Sequence[tuple[tuple[Buffer, ...], int]]) -> list[Location]:
+    def _copy_one(self, location: Location) -> list[Location]:
+        size = location.size_bytes
+        if size <= layout.LARGE_BYTES:
+            return self.copy([location])
+        if not layout.is_complete_by(lambda offset, count: self.get(location, (offset, count)), size):
+            raise IntegrityError("a record is damaged, so it is not copied")
+        steps = range(0, size, _SCAN_BYTES)
+        return [self._alone((self.get(location, (at, min(_SCAN_BYTES, size - at))) for at in steps), size)]
+
+    def _alone(self, record: Iterable[Buffer], size_bytes: int) -> Location:
+        with self._lock:
+            self._check_floor(size_bytes)
+            if self._lock_descriptor < 0:
+                self._claim_name()
+            lone = alone.next_file(self._path, self._writer)
+        try:
+            container = lone.write(HEADER, record, size_bytes, lambda: self._check_floor(0))
+        except OSError as error:
+            raise _failure(error) from error
+        return Location(container, ALIGNMENT, size_bytes)
+
+    def _append(self, group: Sequence[tuple[Iterable[Buffer], int]]) -> list[Location]:
         with self._lock:
             self._check_floor(sum(size_bytes for _, size_bytes in group))
             written: list[tuple[_Tail, int]] = []
@@ -123,11 +155,7 @@ class SegmentStore:
             except BaseException as error:
                 self._take_back(written)
                 if isinstance(error, OSError):
-                    if error.errno in _NO_ROOM:
-                        raise OutOfResources("no room on the disk for the records") from error
-                    raise Unavailable(
-                        f"the records could not be written ({errno.errorcode.get(error.errno or 0, 'unknown')})"
-                    ) from error
+                    raise _failure(error) from error
                 raise
             finally:
                 for tail in full:
@@ -172,7 +200,10 @@ class SegmentStore:
         return sorted(entry.name for entry in self._path.glob("*.seg") if _NAME.fullmatch(entry.name))
 
     def records(self, container: str, from_offset: int = 0) -> Iterator[tuple[Location, bytes]]:
-        """Walk the complete records of a segment from `from_offset`, the end of a record or 0; those given up are left out."""
+        """Walk the complete records of a segment from `from_offset`, the end of a record or 0; those given up are left out.
+
+        Of a large one it yields the beginning, up to and with the index entry.
+        """
         with self._readers.file(container) as descriptor:
             yield from live_records(descriptor, container, from_offset)
 
@@ -390,7 +421,7 @@ class _Tail:
             os.close(descriptor)
             raise
 
-    def append(self, record: Sequence[Buffer], size_bytes: int, free_bytes: int) -> Location:
+    def append(self, record: Iterable[Buffer], size_bytes: int, free_bytes: int) -> Location:
         """Write one record behind the last; not durable yet."""
         if self.end == ALIGNMENT:
             self.begun_at = time.monotonic()
@@ -554,7 +585,7 @@ def survey(source: Source, container: str) -> Iterator[Piece]:
             continue
         location = Location(container, offset, head.length)
         if head.state == layout.LIVE:
-            yield Piece(RECORD, location, _read(source, head.length, offset))
+            yield Piece(RECORD, location, _read(source, _held_bytes(head), offset))
         else:
             yield Piece(GIVEN_UP, location)
         offset = _aligned(offset + head.length)
@@ -565,7 +596,13 @@ def live_records(source: Source, container: str, from_offset: int = 0) -> Iterat
     """Yield the complete records of a segment that were not given up."""
     for location, head in _walk(source, container, from_offset):
         if head.state == layout.LIVE:
-            yield location, _read(source, location.size_bytes, location.offset)
+            yield location, _read(source, _held_bytes(head), location.offset)
+
+
+def _failure(error: OSError) -> OutOfResources | Unavailable:
+    if error.errno in _NO_ROOM:
+        return OutOfResources("no room on the disk for the records")
+    return Unavailable(f"the records could not be written ({errno.errorcode.get(error.errno or 0, 'unknown')})")
 
 
 def _walk(source: Source, container: str, from_offset: int) -> Iterator[tuple[Location, layout.Head]]:
@@ -594,10 +631,18 @@ def _complete_at(source: Source, offset: int, size: int) -> layout.Head | None:
         return None
     if head.state == layout.GIVEN_UP:
         return head
+    if head.length > layout.LARGE_BYTES:
+        whole = layout.is_complete_by(lambda at, count: _read(source, count, offset + at), head.length)
+        return head if whole else None
     return head if layout.is_complete(_read(source, head.length, offset)) else None
 
 
-def _next_magic(source: Source, offset: int, size: int) -> int:
+def _held_bytes(head: layout.Head) -> int:
+    """Return how much of a record is read at once: all of it, or the beginning of a large one."""
+    return head.length if head.length <= layout.LARGE_BYTES else layout.opening_bytes(head)
+
+
+def _next_magic(source: int, offset: int, size: int) -> int:
     while offset < size:
         block = _pread(source, _SCAN_BYTES, offset)
         at = block.find(layout.MAGIC)
