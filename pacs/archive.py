@@ -23,11 +23,14 @@ from pacs.store.ledger import FILE as LEDGER
 from pacs.store.ledger import Ledger
 from pacs.store.notes import Notes
 from pacs.store.quarantine import Quarantine
+from pacs.store.scratch import Intake, Scratch
 from pacs.store.segments import SegmentStore
 from pacs.store.tiers import TieredStore
 from pacs.store.vault import Vault
 
 log = get_logger(__name__)
+_AT_ONCE = 3
+"""Objects of the largest size that is held in memory; all that arrive at once share their room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Archive:
     image_key_id: str
     ring: KeyRing
     keys: KeyHouse
+    intake: Intake
     tiers: TieredStore | None = None
     """The same as `objects`, where there is a bucket: for whoever sends, verifies and repairs."""
 
@@ -72,6 +76,8 @@ class Archive:
         segments, tiers = _stores(settings, writer, identity_keys.derive("bucket").hex()[:32])
         objects: ObjectStore = tiers or segments
         vault = _vault(settings, identity_keys, writer) if settings.deid.vault else None
+        scratch = Scratch(home / "scratch", floor_bytes=settings.store.floor_mb << 20)
+        large_bytes = settings.store.large_mb << 20
         return cls(
             settings=settings,
             deidentifier=Deidentifier(
@@ -83,7 +89,7 @@ class Archive:
                 clinical_trial=_clinical_trial(settings),
                 collect_taken=vault is not None,
             ),
-            codec=Codec(archive_codec=settings.store.codec, prove_every=settings.store.prove_every),
+            codec=Codec(settings.store.codec, settings.store.prove_every, scratch),
             sealer=Sealer(ring),
             objects=objects,
             index=index,
@@ -95,6 +101,7 @@ class Archive:
             ring=ring,
             keys=keys,
             tiers=tiers,
+            intake=Intake(scratch, large_bytes=large_bytes, memory_bytes=_AT_ONCE * large_bytes),
         )
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from pacs.index.database import Index
 from pacs.logs import get_logger
@@ -15,6 +16,7 @@ from pacs.model.errors import ArchiveError, InstanceConflict, OutOfResources
 from pacs.model.instance import Arrival, Location, Stored
 from pacs.model.job import Claim
 from pacs.ports import ObjectStore
+from pacs.store.record import LARGE_BYTES
 from pacs.store.vault import Vault
 
 log = get_logger(__name__)
@@ -35,7 +37,12 @@ class Committer:
         self._thread: threading.Thread | None = None
 
     def commit(self, arrival: Arrival) -> Stored:
-        """Commit one arrival together with whatever else is waiting; durable on return."""
+        """Commit one arrival together with whatever else is waiting; durable on return.
+
+        A large record is written first, by the caller's own thread: only its rows join the group.
+        """
+        if arrival.sealed.size_bytes > LARGE_BYTES:
+            arrival = replace(arrival, location=self._objects.put_alone(arrival.sealed))
         self._start()
         future: Future[Stored] = Future()
         self._waiting.put((arrival, future))
@@ -77,7 +84,8 @@ class Committer:
         taken = [(one.encoded.key, one.encoded.digest, one.taken) for one in arrivals if one.taken is not None]
         kept = self._beside.submit(self._vault.keep, taken) if self._vault is not None and taken else None
         try:
-            locations = self._objects.put([arrival.sealed for arrival in arrivals])
+            put = iter(self._objects.put([one.sealed for one in arrivals if one.location is None]))
+            locations = [one.location or next(put) for one in arrivals]
         finally:
             failure = kept.exception() if kept is not None else None
         if failure is not None:

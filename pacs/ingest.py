@@ -4,15 +4,21 @@ Received ▶ Deidentified ▶ Encoded ▶ Sealed ▶ Stored. What cannot be unde
 in the encrypted quarantine, and the sender is told so; nothing is ever lost between a door and its answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 from pacs.archive import Archive
+from pacs.dicom import large
+from pacs.dicom.elements import EXPLICIT_LITTLE_ENDIAN
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, DataSetMismatch, NotUnderstood, Quarantined, SOPClassNotSupported
 from pacs.model.instance import Arrival, Deidentified, Origin, Received, Stored
 from pacs.model.job import Claim
+from pacs.store.scratch import Arriving
 
 log = get_logger(__name__)
+DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 def ingest(archive: Archive, received: Received) -> Stored:
@@ -25,13 +31,14 @@ def ingest(archive: Archive, received: Received) -> Stored:
     Unavailable, OutOfResources
         Nothing was kept; the sender should try again.
     """
-    deidentified = _deidentify(archive, received)
-    digest = archive.codec.digest(deidentified)
-    known = archive.index.equal(deidentified.key.sop_instance_uid, digest)
-    if known is not None:
-        _keep_identity(archive, deidentified, digest)
-        return known
-    return archive.committer.commit(_arrival(archive, received, deidentified, digest))
+    with archive.intake.turn(received.data_set), _inflated(archive, received) as plain:
+        deidentified = _deidentify(archive, received, plain)
+        digest = archive.codec.digest(deidentified)
+        known = archive.index.equal(deidentified.key.sop_instance_uid, digest)
+        if known is not None:
+            _keep_identity(archive, deidentified, digest)
+            return known
+        return archive.committer.commit(_arrival(archive, received, deidentified, digest))
 
 
 def ingest_derived(archive: Archive, received: Sequence[Received], *, finishing: Claim | None) -> list[Stored]:
@@ -60,23 +67,54 @@ def release(archive: Archive, quarantine_id: str, policy: str = "") -> Stored:
     if received.origin is Origin.PROCESSOR:
         raise Quarantined("a job could not make its pixels safe; discard it, and send the original again under another policy")
     deidentifier = archive.deidentifier.under(policy) if policy else archive.deidentifier
-    deidentified = deidentifier.deidentify(received)
-    digest = archive.codec.digest(deidentified)
-    stored = archive.index.equal(deidentified.key.sop_instance_uid, digest)
-    if stored is None:
-        stored = archive.committer.commit(_arrival(archive, received, deidentified, digest))
-    else:
-        _keep_identity(archive, deidentified, digest)
+    with archive.intake.turn(received.data_set), _inflated(archive, received, released=True) as plain:
+        deidentified = deidentifier.deidentify(plain)
+        digest = archive.codec.digest(deidentified)
+        stored = archive.index.equal(deidentified.key.sop_instance_uid, digest)
+        if stored is None:
+            stored = archive.committer.commit(_arrival(archive, received, deidentified, digest))
+        else:
+            _keep_identity(archive, deidentified, digest)
     archive.quarantine.discard(quarantine_id)
     # The association that brought it has long ended; without a word of its own the series would wait for silence.
     archive.index.end_association(received.association)
     return stored
 
 
-def _deidentify(archive: Archive, received: Received) -> Deidentified:
+@contextmanager
+def _inflated(archive: Archive, received: Received, *, released: bool = False) -> Iterator[Received]:
+    """Give a deflated data set that is large, or becomes it, inflated (PS3.5 A.5): a little of zlib can be gigabytes."""
+    if received.transfer_syntax_uid != DEFLATED:
+        yield received
+        return
+    arriving = Arriving(archive.intake)
+    limit = archive.settings.dicom.maximum_object_mb << 20
+    try:
+        for piece in large.inflated(received.data_set):
+            arriving += piece
+            if len(arriving) > limit:
+                raise NotUnderstood("inflated, the data set is larger than the settings allow (dicom.maximum_object_mb)")
+    except NotUnderstood as error:
+        if not released:
+            _quarantine(archive, received, type(error).__name__, str(error))
+        raise
+    if not arriving.spilled:
+        arriving.clear()
+        yield received
+        return
+    content = arriving.content()
+    try:
+        in_turn = not isinstance(received.data_set, bytes | bytearray | memoryview)
+        with nullcontext() if in_turn else archive.intake.turn(content):
+            yield replace(received, data_set=content, transfer_syntax_uid=EXPLICIT_LITTLE_ENDIAN)
+    finally:
+        archive.intake.release(content)
+
+
+def _deidentify(archive: Archive, received: Received, plain: Received) -> Deidentified:
     assert received.origin is not Origin.PROCESSOR, "processors come in by ingest_derived"
     try:
-        return archive.deidentifier.deidentify(received)
+        return archive.deidentifier.deidentify(plain)
     except (NotUnderstood, DataSetMismatch, SOPClassNotSupported, Quarantined) as error:
         _quarantine(archive, received, type(error).__name__, str(error))
         raise

@@ -6,8 +6,10 @@ Every door reads through here. Bytes are authenticated while they are opened; wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from pacs.archive import Archive
+from pacs.codec.large import Stream
 from pacs.codec.transcode import DataSetParts
 from pacs.dicom import part10
 from pacs.model.instance import Buffer, Stored
@@ -44,12 +46,16 @@ def data_set(
 
 def part10_file(
     archive: Archive, stored: Stored, accepted: Sequence[str] | None = None, originals: Originals | None = None
-) -> list[Buffer]:
-    """Return a Part 10 file as buffers to be written one after another."""
+) -> Sequence[Buffer] | Stream:
+    """Return a Part 10 file as buffers to be written one after another; of a large instance a stream."""
     parts = data_set(archive, stored, accepted, originals)
     key = stored.key if originals is None else originals.key(stored)
     meta = part10.file_meta(stored.sop_class_uid, key.sop_instance_uid, parts.transfer_syntax_uid)
-    return [meta, *parts.buffers]
+    found = parts.buffers
+    if not isinstance(found, Stream):
+        return [meta, *found]
+    size = found.size_bytes
+    return Stream(lambda: chain([meta], found), None if size is None else len(meta) + size)
 
 
 def frame(archive: Archive, stored: Stored, number: int, accepted: Sequence[str] | None = None) -> Frame:

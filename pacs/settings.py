@@ -44,7 +44,7 @@ class DicomSettings:
     maximum_associations: int = _setting(32, "Associations served at once; more are rejected as transient.")
     receivers: int = _setting(0, "Processes that receive; 0: one a core (Linux; elsewhere there is one).")
     maximum_pdu_size: int = _setting(131072, "Largest PDU we receive, in bytes.")
-    maximum_object_mb: int = _setting(2048, "Largest data set accepted, in MiB; a larger one is answered A700.")
+    maximum_object_mb: int = _setting(65536, "Largest data set accepted, in MiB; a larger one is answered A700.")
     idle_timeout_s: float = _setting(60.0, "Seconds of silence after which an association is aborted.")
     drain_s: float = _setting(20.0, "Seconds that open associations get to finish when the server stops.")
     check_peer_address: bool = _setting(
@@ -77,7 +77,7 @@ class WebSettings:
     open_on_loopback: bool = _setting(
         True, "Serve DICOMweb without credentials to callers on this machine while listening on loopback (as DICOM does)."
     )
-    maximum_upload_mb: int = _setting(4096, "Largest STOW-RS request body, in MiB.")
+    maximum_upload_mb: int = _setting(65536, "Largest STOW-RS request body, in MiB.")
     worklist_names: bool = _setting(
         False, "Show patients' names on the worklist's page to whoever is signed in; otherwise only when, where and what."
     )
@@ -137,6 +137,10 @@ class StoreSettings:
     scrub_days: float = _setting(30.0, "Every record is read, opened and decoded once in so many days; 0 never.")
     scrub_mb_s: float = _setting(4.0, "At most so many MiB a second are read by that check.")
     compact_below: float = _setting(0.5, "A segment of which less than this share is live is rewritten; 0 never.")
+    large_mb: int = _setting(
+        32,
+        "Objects larger than this, in MiB, are taken in through the encrypted scratch; a process holds at most 3 such.",
+    )
     floor_mb: int = _setting(64, "Free disk, in MiB, below which nothing more is taken in (at most a twentieth of the disk).")
 
 
@@ -424,6 +428,8 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(f"{name} must be between 0 and 65535")
     if dicom.receivers < 0:
         raise ConfigurationError("dicom.receivers must not be negative")
+    if settings.store.large_mb < 1:
+        raise ConfigurationError("store.large_mb must be at least 1")
     for name, value, allowed in (
         ("deid.quarantine_status", settings.deid.quarantine_status, {"C002", "0000"}),
         ("store.codec", settings.store.codec, {"htj2k", "none"}),

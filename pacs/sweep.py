@@ -20,7 +20,7 @@ from pacs.store.ledger import FILE as LEDGER
 from pacs.store.tiers import TieredStore
 
 log = get_logger(__name__)
-FOLDERS = ("keys", "store", "quarantine", "processors", "run", "logs")
+FOLDERS = ("keys", "store", "quarantine", "processors", "run", "logs", "scratch")
 
 
 def prepare(settings: Settings) -> bool:

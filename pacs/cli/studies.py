@@ -17,6 +17,7 @@ from pacs.model.instance import Origin, Received
 if TYPE_CHECKING:
     from pacs import reidentify
     from pacs.archive import Archive
+    from pacs.store.scratch import OpenFile
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -186,17 +187,33 @@ def walk(paths: list[Path]) -> Iterator[Path]:
 
 def take(archive: "Archive", path: Path, association: str) -> dict[str, Any]:
     """Take one file in; return its outcome: stored, known, quarantined, not_dicom or failed."""
-    from pacs.dicom import part10
-    from pacs.ingest import ingest
+    from pacs.store.scratch import OpenFile
 
-    data = path.read_bytes()
+    size = path.stat().st_size
+    held = size <= archive.intake.large_bytes and archive.intake.take(size)
+    content = path.read_bytes() if held else OpenFile(path)
     try:
-        parts = part10.split(data)
+        return _take(archive, path, content, association)
+    finally:
+        if held:
+            archive.intake.give(size)
+
+
+def _take(archive: "Archive", path: Path, content: "bytes | OpenFile", association: str) -> dict[str, Any]:
+    from pacs.dicom import large
+    from pacs.ingest import ingest
+    from pacs.store.scratch import OpenFile
+
+    try:
+        parts = large.split(content)
     except NotUnderstood as error:
-        if data[128:132] != b"DICM" or path.name.upper() == "DICOMDIR":
+        beginning = content.read(0, min(132, len(content))) if isinstance(content, OpenFile) else content[:132]
+        if beginning[128:132] != b"DICM" or path.name.upper() == "DICOMDIR":
             return {"outcome": "not_dicom", "reason": str(error)}
         archive.quarantine.keep(
-            Received(data_set=data, transfer_syntax_uid="", origin=Origin.IMPORT, source="import"), "NotUnderstood", str(error)
+            Received(data_set=content, transfer_syntax_uid="", origin=Origin.IMPORT, source="import"),
+            "NotUnderstood",
+            str(error),
         )
         return {"outcome": "quarantined", "reason": str(error)}
     if parts.sop_class_uid == MEDIA_STORAGE_DIRECTORY:

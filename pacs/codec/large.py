@@ -76,7 +76,7 @@ class Stream:
 
 
 def split_native(value: Bulk, image: Image) -> Split:
-    """Cut native Pixel Data into frames, like `frames.split_native`; packed also where a frame, or their number, is too large."""
+    """Cut native Pixel Data into frames, like `frames.split_native`; packed where a frame or their number is too large."""
     size, bits, count = len(value), image.frame_bits, image.number_of_frames
     total = (bits * count + 7) // 8
     padded = size == total + 1 and total % 2 == 1 and bytes(value.read(total, 1)) == b"\0"

@@ -171,7 +171,7 @@ class Desk:
             return CLASS_INSTANCE_CONFLICT
         archive = self._archive
         try:
-            entry = archive.sealer.open_entry(archive.objects.get(stored.location))
+            entry = archive.sealer.open_entry(archive.sealer.beginning(stored.location, archive.objects))
             header, frames = archive.sealer.open(stored, archive.objects)
             if entry.digest != stored.digest or entry.key != stored.key:
                 raise IntegrityError("the record is not the one of the index")
@@ -262,7 +262,7 @@ def _asked(archive: Archive, association: LaneAssociation, message: Message, ae_
         raise _Refused(status.NOT_AUTHORIZED, "this application entity may not ask for commitment")
     if archive.index.peers.get(ae_title) is None:
         raise _Refused(PROCESSING_FAILURE, "no configured peer: nobody would get the report")
-    if message.too_large:
+    if message.refused is not None:
         raise _Refused(RESOURCE_LIMITATION, "the request is larger than this archive takes")
     return parse(elements.read(message.data_set or b"", str(context.transfer_syntax[0])))
 

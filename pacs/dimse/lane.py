@@ -9,7 +9,7 @@ import queue
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from pynetdicom.association import Association
@@ -19,12 +19,14 @@ from pacs.dimse import messages
 from pacs.dimse.messages import Command, Message
 from pacs.dimse.upper_layer import LaneDul
 from pacs.logs import get_logger
-from pacs.model.errors import NotUnderstood
-from pacs.model.instance import Buffer
+from pacs.model.bulk import Buffer, Content
+from pacs.model.errors import ArchiveError, NotUnderstood, OutOfResources, Unavailable
+from pacs.store.scratch import Arriving, Intake, ScratchFile
 
 log = get_logger(__name__)
 
 COMMAND_LIMIT = 1 << 16
+IDENTIFIER_LIMIT = 1 << 23
 WAITING_LIMIT = 16
 
 _PDV = struct.Struct(">IBB")
@@ -36,7 +38,7 @@ class AssociationLost(Exception):
 
 
 class Budget:
-    """What all associations together may hold: bytes of data sets, or places."""
+    """What all associations together may hold."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -66,8 +68,8 @@ class LaneDimse(DIMSEServiceProvider):
         self._command = bytearray()
         self._elements: dict[int, bytes] | None = None
         self._context_id = 0
-        self._data = bytearray()
-        self._too_large = False
+        self._data = Arriving(assoc.intake)
+        self._refused: ArchiveError | None = None
         self.answered: Callable[[bytes], None] | None = None
         """Is told each command set that goes out, to count the statuses of our answers."""
 
@@ -100,28 +102,44 @@ class LaneDimse(DIMSEServiceProvider):
             return
         if self._elements is None or context_id != self._context_id:
             raise NotUnderstood("a data set without its command")
-        if not self._too_large:
-            if len(self._data) + len(value) > self.assoc.object_limit or not self.assoc.budget.take(len(value)):
-                # Read on to the end so that the sender gets its answer; keep nothing.
-                self.give_back(self._data)
-                self._too_large, self._data = True, bytearray()
+        if self._refused is None:
+            # Only what a C-STORE brings may be large: an identifier is parsed in memory.
+            limit = self.assoc.object_limit if self._is_storing else min(self.assoc.object_limit, IDENTIFIER_LIMIT)
+            if len(self._data) + len(value) > limit:
+                self._refuse(OutOfResources("the data set is larger than this archive takes"))
             else:
-                self._data += value
+                try:
+                    self._data += value
+                except Unavailable as error:
+                    self._refuse(error)
         if last:
-            self._deliver(self._data)
+            self._deliver(self._data.content())
+
+    def _refuse(self, error: Unavailable) -> None:
+        """Read on to the end so that the sender gets its answer; keep nothing."""
+        self._data.clear()
+        self._refused = error
+
+    @property
+    def _is_storing(self) -> bool:
+        return self._number(messages.COMMAND_FIELD) == Command.C_STORE_RQ
 
     def _number(self, element: int) -> int:
         assert self._elements is not None
         value = self._elements.get(element, b"")
         return int(struct.unpack("<H", value)[0]) if len(value) == 2 else messages.NO_DATA_SET
 
-    def _deliver(self, data: bytearray | None) -> None:
+    def _deliver(self, data: bytes | bytearray | ScratchFile | None) -> None:
         assert self._elements is not None
-        message = Message(self._context_id, self._elements, data, self._too_large)
-        self._elements, self._data, self._too_large = None, bytearray(), False
+        if isinstance(data, ScratchFile) and not self._is_storing:
+            spilled, data = data, bytes(data.read(0, len(data)))
+            spilled.close()
+        message = Message(self._context_id, self._elements, data, self._refused)
+        self._elements, self._refused = None, None
         if message.command_field == Command.C_CANCEL_RQ:
             if len(self.cancelled) < WAITING_LIMIT:
                 self.cancelled.add(message.number(messages.MESSAGE_ID_RESPONDED_TO))
+            self.give_back(data)
             return
         if self.msg_queue.qsize() >= WAITING_LIMIT:
             # We never accept asynchronous operations (PS3.7 D.3.3.3): a flood of requests is no dialogue.
@@ -129,24 +147,22 @@ class LaneDimse(DIMSEServiceProvider):
             raise NotUnderstood("requests without waiting for answers")
         self.msg_queue.put((message.context_id, message))
 
-    def give_back(self, data: Buffer | None) -> None:
-        """Give the reservation of a data set back once it was dealt with."""
-        if data is not None:
-            self.assoc.budget.give(len(data))
+    def give_back(self, data: Content | None) -> None:
+        """Give the room of a data set back once it was dealt with."""
+        self.assoc.intake.release(data)
 
     def drop_all(self) -> None:
         """Forget what the ended association left unfinished."""
-        self.give_back(self._data)
-        self._data = bytearray()
+        self._data.clear()
         while True:
             try:
                 _, message = self.msg_queue.get_nowait()
             except queue.Empty:
                 return
             if message is not None:
-                self.give_back(message.data_set)
+                self.give_back(message.content)
 
-    def send(self, context_id: int, command: bytes, data_set: Sequence[Buffer] = ()) -> None:
+    def send(self, context_id: int, command: bytes, data_set: Iterable[Buffer] = ()) -> None:
         """Send a message; on return the operating system has it. Raises `AssociationLost`."""
         if self.answered is not None:
             self.answered(command)
@@ -157,7 +173,7 @@ class LaneDimse(DIMSEServiceProvider):
         size = 0
         for part in _pdus(context_id, 1, [command], room):
             pending.extend(part)
-        for part in _pdus(context_id, 0, data_set, room):
+        for part in _all_pdus(context_id, data_set, room):
             pending.extend(part)
             size += room
             if size > 1 << 20:
@@ -199,15 +215,15 @@ class LaneDimse(DIMSEServiceProvider):
 class LaneAssociation(Association):
     """An association whose requests go to `serve` (as acceptor), or which its owner drives itself (as requestor)."""
 
-    def __init__(self, ae: Any, mode: str, *, object_limit: int, budget: Budget) -> None:
+    def __init__(self, ae: Any, mode: str, *, object_limit: int, intake: Intake) -> None:
         super().__init__(ae, mode)
         network_timeout = self.network_timeout
         self.dul = LaneDul(self)
         self.dul.artim_timer.timeout = self.acse_timeout
         self.dul._idle_timer.timeout = network_timeout
-        self.dimse = LaneDimse(self)
         self.object_limit = object_limit
-        self.budget = budget
+        self.intake = intake
+        self.dimse = LaneDimse(self)
         self.is_established: bool = False
         self.association_id = ""
         self.serve: Callable[[LaneAssociation, Message], None] | None = None
@@ -283,7 +299,7 @@ class LaneAssociation(Association):
             log.exception("request_failed", error, operation=f"{message.command_field:04X}")
             self.abort()
         finally:
-            self.dimse.give_back(message.data_set)
+            self.dimse.give_back(message.content)
             self.dimse.cancelled.discard(message.message_id)
 
     def release_and_wait(self) -> None:
@@ -320,3 +336,26 @@ def _pdus(context_id: int, command: int, buffers: Sequence[Buffer], room: int) -
             size -= len(piece)
             part.append(piece)
         yield part
+
+
+def _all_pdus(context_id: int, data_set: Iterable[Buffer], room: int) -> Iterator[list[Buffer]]:
+    if isinstance(data_set, Sequence):
+        return _pdus(context_id, 0, data_set, room)
+    return _stream_pdus(context_id, data_set, room)
+
+
+def _stream_pdus(context_id: int, buffers: Iterable[Buffer], room: int) -> Iterator[list[Buffer]]:
+    """Do the same with buffers that are made while they are sent: which is the last shows at the end."""
+    held: list[Buffer] = []
+    size = 0
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        while len(view):
+            if size == room:
+                yield [_P_DATA_HEADER.pack(4, 0, size + 6, size + 2, context_id, 0), *held]
+                held, size = [], 0
+            piece = view[: room - size]
+            held.append(piece)
+            size += len(piece)
+            view = view[len(piece) :]
+    yield [_P_DATA_HEADER.pack(4, 0, size + 6, size + 2, context_id, 2), *held]

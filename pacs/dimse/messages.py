@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from pacs.model.errors import NotUnderstood
+from pacs.model.errors import ArchiveError, NotUnderstood
+from pacs.store.scratch import ScratchFile
 
 
 class Command(IntEnum):
@@ -71,13 +72,19 @@ _HEADER = struct.Struct("<HHI")
 class Message:
     """One DIMSE message as it came: its command elements (element number -> value) and its data set, still encoded.
 
-    `too_large` says that the data set was longer than this archive takes; it was read to its end and thrown away.
+    A large data set of a C-STORE lies in the scratch. `refused` says why one could not be held (it is too large, the disk is
+    full); it was read to its end and thrown away.
     """
 
     context_id: int
     elements: Mapping[int, bytes] = field(repr=False)
-    data_set: bytearray | None = field(default=None, repr=False)
-    too_large: bool = False
+    content: bytes | bytearray | ScratchFile | None = field(default=None, repr=False)
+    refused: ArchiveError | None = None
+
+    @property
+    def data_set(self) -> bytes | bytearray | None:
+        """The data set where it is in memory."""
+        return self.content if isinstance(self.content, bytes | bytearray) else None
 
     def number(self, element: int, default: int = 0) -> int:
         """Return a US element, `default` where it is absent or of another length."""

@@ -133,7 +133,7 @@ class _Acceptor:
         self._settings = settings
         dicom = settings.dicom
         self._receivers = [_Receiver(row) for row in range(wanted(settings))]
-        self._board = Board(2, len(self._receivers))
+        self._board = Board(1, len(self._receivers))
         self._listeners: dict[int, tuple[socket.socket, bytes]] = {}
         self._listen(dicom.port, dicom.tls, beside=False)
         if dicom.tls_port:
@@ -289,12 +289,11 @@ def _receive(settings: Settings, board: Board, row: int, channel: socket.socket,
     """Serve the connections that come through `channel`, until `stop` is set or the acceptor has gone."""
     dicom = settings.dicom
     with Archive.opened(settings, writer=_name(row)) as archive, contextlib.ExitStack() as stack:
-        budget = board.budget(0, row, 2 * server.object_limit(settings))
-        places = board.budget(1, row, dicom.maximum_associations)
-        plain = server.fed(archive, budget, places, secured=dicom.tls, beside=None)
+        places = board.budget(0, row, dicom.maximum_associations)
+        plain = server.fed(archive, places, secured=dicom.tls, beside=None)
         servers = {PLAIN: plain}
         if dicom.tls_port:
-            servers[SECURED] = server.fed(archive, budget, places, secured=True, beside=plain)
+            servers[SECURED] = server.fed(archive, places, secured=True, beside=plain)
         stack.callback(server.drain, list(servers.values()), dicom.drain_s)
         if row == 0:
             server.report(archive, plain.desk, stop, stack)

@@ -6,6 +6,8 @@ Such an association has no thread that serves requests: its owner sends and wait
 
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from tempfile import gettempdir
 
 from pydicom.uid import UID
 from pynetdicom import AE
@@ -14,12 +16,14 @@ from pynetdicom.transport import AddressInformation
 
 from pacs.dicom import part10
 from pacs.dimse import messages
-from pacs.dimse.lane import Budget, LaneAssociation
+from pacs.dimse.lane import LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.dimse.upper_layer import LaneSocket
 from pacs.model.errors import Unavailable
 from pacs.model.instance import Buffer
+from pacs.store.scratch import Intake, Scratch
 
+_LARGE_BYTES = 32 << 20
 CONTEXT_LIMIT = 128
 """Presentation context IDs are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
 Proposal = tuple[str, tuple[str, ...]]
@@ -39,7 +43,7 @@ def associate(
     proposals: Sequence[Proposal],
     as_scp: Iterable[str] = (),
     timeout_s: float = 60.0,
-    object_limit: int = 1 << 32,
+    object_limit: int = 1 << 40,
     tls: ssl.SSLContext | None = None,
 ) -> LaneAssociation:
     """Open an association. Raises `PeerUnavailable` where there is no connection, or it is rejected or aborted.
@@ -56,7 +60,9 @@ def associate(
     ae = AE(ae_title=calling)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     ae.connection_timeout = min(timeout_s, 10.0)
-    association = LaneAssociation(ae, "requestor", object_limit=object_limit, budget=Budget(2 * object_limit))
+    # What a C-GET brings back may be large, too; it is somebody else's, so it goes to the machine's folder for such things.
+    intake = Intake(Scratch(Path(gettempdir()), floor_bytes=0), large_bytes=_LARGE_BYTES, memory_bytes=2 * _LARGE_BYTES)
+    association = LaneAssociation(ae, "requestor", object_limit=object_limit, intake=intake)
     try:
         remote = AddressInformation.from_addr_port(host, port)
         local = AddressInformation.from_tuple(("", 0) if remote.is_ipv4 else ("::0", 0))
@@ -99,7 +105,7 @@ def store(
     *,
     sop_class_uid: str,
     sop_instance_uid: str,
-    data_set: Sequence[Buffer],
+    data_set: Iterable[Buffer],
     message_id: int,
     priority: int = 0,
     originator: tuple[str, int] | None = None,
@@ -126,7 +132,7 @@ def response(
         message = association.dimse.receive(association.dimse_timeout, meanwhile)
         if message.command_field == command and message.number(messages.MESSAGE_ID_RESPONDED_TO) == message_id:
             return message
-        association.dimse.give_back(message.data_set)
+        association.dimse.give_back(message.content)
 
 
 def _numbered(proposals: Sequence[Proposal]) -> list[PresentationContext]:

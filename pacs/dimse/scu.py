@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 from pydicom import dcmread
@@ -24,6 +25,7 @@ from pacs.dimse import contexts, identifier, messages, status
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.dimse.requestor import CONTEXT_LIMIT, PeerUnavailable, Proposal, accepted, associate, response, store
+from pacs.model.bulk import blocks
 from pacs.model.errors import ArchiveError, NotTranscodable, NotUnderstood
 from pacs.model.instance import Buffer
 
@@ -106,7 +108,7 @@ def find(
                 return answers
             found = elements.read(answer.data_set or b"", syntax)
             answers.append(values.attributes(found))
-            association.dimse.give_back(answer.data_set)
+            association.dimse.give_back(answer.content)
 
 
 def get(
@@ -335,16 +337,16 @@ def _keep(association: LaneAssociation, message: Message, directory: Path) -> in
     """Write an instance that a C-GET brought, and answer; 1 if it was written."""
     context = association._accepted_cx.get(message.context_id)
     code = status.SUCCESS
-    if context is None or message.data_set is None or not identifier.is_uid(message.sop_instance_uid):
+    if context is None or message.content is None or not identifier.is_uid(message.sop_instance_uid):
         code = 0xC000
     else:
         meta = part10.file_meta(message.sop_class_uid, message.sop_instance_uid, str(context.transfer_syntax[0]))
         try:
             with (directory / f"{message.sop_instance_uid}.dcm").open("wb") as file:
-                file.writelines((meta, message.data_set))
+                file.writelines(chain([meta], blocks(message.content)))
         except OSError:
             code = status.OUT_OF_RESOURCES
-    association.dimse.give_back(message.data_set)
+    association.dimse.give_back(message.content)
     answer: dict[int, int | str] = {
         messages.AFFECTED_SOP_CLASS_UID: message.sop_class_uid,
         messages.MESSAGE_ID_RESPONDED_TO: message.message_id,

@@ -134,10 +134,10 @@ def listen(archive: Archive, *, beside: "DicomServer | None" = None) -> "DicomSe
     return server
 
 
-def fed(archive: Archive, budget: Budget, places: Budget, *, secured: bool, beside: "DicomServer | None") -> "DicomServer":
+def fed(archive: Archive, places: Budget, *, secured: bool, beside: "DicomServer | None") -> "DicomServer":
     """Return a server that does not listen: another process accepts connections for it and hands them over (`receive`).
 
-    `budget` and `places` bound what all such processes hold together. Raises `ConfigurationError`.
+    `places` bounds the associations of all such processes together. Raises `ConfigurationError`.
     """
     dicom = archive.settings.dicom
     ae = beside.ae if beside is not None else _entity(archive)
@@ -145,7 +145,7 @@ def fed(archive: Archive, budget: Budget, places: Budget, *, secured: bool, besi
     handlers = [(evt.EVT_REQUESTED, _requested), (evt.EVT_SOP_EXTENDED, _extended)]
     server = _Fed(ae, address, dicom.ae_title, ae.supported_contexts, evt_handlers=handlers, request_handler=_Handler)
     server.open_to(archive, tls.server_context(dicom) if secured else None, beside)
-    server.budget, server.places = budget, places
+    server.places = places
     return server
 
 
@@ -189,7 +189,6 @@ class DicomServer(AssociationServer):
 
     request_queue_size = 128
     archive: Archive
-    budget: Budget
     places: Budget
     tls: ssl.SSLContext | None
 
@@ -201,7 +200,6 @@ class DicomServer(AssociationServer):
         self.archive = archive
         self.tls = secured
         self.object_limit = object_limit(archive.settings)
-        self.budget = beside.budget if beside is not None else Budget(2 * self.object_limit)
         self.places = beside.places if beside is not None else Budget(archive.settings.dicom.maximum_associations)
         self.desk = beside.desk if beside is not None else commitment.Desk(archive)
         self.open_to_all = entrance.is_loopback(archive.settings)
@@ -269,7 +267,7 @@ class _Handler(RequestHandler):
 
     def _create_association(self) -> LaneAssociation:
         server = self.server
-        association = LaneAssociation(self.ae, "acceptor", object_limit=server.object_limit, budget=server.budget)
+        association = LaneAssociation(self.ae, "acceptor", object_limit=server.object_limit, intake=server.archive.intake)
         association._server = server
         # pynetdicom finds its acceptors by the name of their thread.
         association.name = f"AcceptorThread@{datetime.now():%Y%m%d%H%M%S}"

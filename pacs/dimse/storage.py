@@ -6,7 +6,7 @@ from pacs.dimse.lane import LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.ingest import ingest
 from pacs.logs import get_logger
-from pacs.model.errors import ArchiveError, DataSetMismatch, NotAuthorized, OutOfResources, Quarantined, SOPClassNotSupported
+from pacs.model.errors import ArchiveError, DataSetMismatch, NotAuthorized, Quarantined, SOPClassNotSupported
 from pacs.model.instance import Origin, Received, Stored
 
 log = get_logger(__name__)
@@ -51,14 +51,14 @@ def _ingest(archive: Archive, association: LaneAssociation, message: Message, al
         raise NotAuthorized("this application entity may not store")
     if not context.as_scp or message.sop_class_uid != context.abstract_syntax:
         raise SOPClassNotSupported("the SOP Class is not the one of the presentation context")
-    if message.too_large:
-        raise OutOfResources("the data set is larger than this archive takes")
-    if not message.sop_instance_uid or message.data_set is None:
+    if message.refused is not None:
+        raise message.refused
+    if not message.sop_instance_uid or message.content is None:
         raise DataSetMismatch("the command lacks a SOP Instance UID or a data set")
     return ingest(
         archive,
         Received(
-            data_set=message.data_set,
+            data_set=message.content,
             transfer_syntax_uid=str(context.transfer_syntax[0]),
             origin=Origin.STORAGE_SCU,
             source=association.requestor.ae_title.strip(),

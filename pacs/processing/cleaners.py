@@ -199,7 +199,7 @@ def _native_described(image: Image) -> Image:
 
 def _unpacked(frames: Sequence[Buffer], image: Image) -> list[Array]:
     size = image.rows * image.columns
-    bits = np.unpackbits(np.frombuffer(bytes(frames[0]), np.uint8), bitorder="little")
+    bits = np.unpackbits(np.frombuffer(b"".join(frames), np.uint8), bitorder="little")
     if image.bits_allocated != 1 or image.samples != 1 or not size or len(bits) < size * image.number_of_frames:
         raise NotTranscodable("the frames of this instance cannot be told apart")
     return [bits[at * size : (at + 1) * size].reshape(image.rows, image.columns) for at in range(image.number_of_frames)]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from pacs.archive import Archive
@@ -17,6 +18,7 @@ from pacs.codec.image import EXPLICIT_LITTLE_ENDIAN, LOSSY_JPEG, PHOTOMETRIC_INT
 from pacs.deid import cleaned
 from pacs.dicom.elements import element
 from pacs.logs import get_logger
+from pacs.model.bulk import LazyFrames
 from pacs.model.errors import IntegrityError, NotFound, Unavailable
 from pacs.model.instance import Arrival, Buffer, Cleaned, Origin, Received, Stored
 from pacs.model.job import Claim, Job, JobState
@@ -24,6 +26,8 @@ from pacs.processing import wire
 from pacs.processing.child import Child, Heartbeat, Outcome, check, child, died
 from pacs.processing.cleaners import CLEANERS, Cleaning, cleaning_of
 from pacs.retrieve import data_set
+from pacs.store.record import LARGE_BYTES
+from pacs.store.scratch import Arriving
 
 log = get_logger(__name__)
 _LOSSY_IMAGE_COMPRESSION = 0x00282110
@@ -149,14 +153,20 @@ class _Work:
 
     def _send(self, write_end: int, stored: Stored) -> None:
         header, frames = self._archive.sealer.open(stored, self._archive.objects)
+        found = frames.frames
+        lengths = (
+            list(map(found.size_of, range(len(found))))
+            if isinstance(found, LazyFrames)
+            else [memoryview(frame).nbytes for frame in found]
+        )
         about = {
             "sop_instance_uid": stored.key.sop_instance_uid,
             "pending": list(stored.pending),
             "transfer_syntax_uid": stored.transfer_syntax_uid,
             "packed": frames.packed,
-            "lengths": [len(header), *(memoryview(frame).nbytes for frame in frames.frames)],
+            "lengths": [len(header), *lengths],
         }
-        wire.write(write_end, {"image": about}, [header, *frames.frames])
+        wire.write(write_end, {"image": about}, chain([header], found), len(header) + sum(lengths))
 
     def _listen(self, process: Child, reader: wire.Reader, held: dict[str, Stored]) -> None:
         while True:
@@ -194,7 +204,8 @@ class _Work:
             self._doubt(stored, held, str(verdict["doubt"]))
             return
         arrival = self._arrival(stored, verdict, payload)
-        (location,) = self._archive.objects.put([arrival.sealed])
+        objects, sealed = self._archive.objects, arrival.sealed
+        location = objects.put_alone(sealed) if sealed.size_bytes > LARGE_BYTES else objects.put([sealed])[0]
         # The record is durable; of its bytes nothing is needed any more.
         light = replace(
             arrival,
@@ -211,7 +222,7 @@ class _Work:
     def _arrival(self, stored: Stored, verdict: dict[str, Any], payload: Buffer) -> Arrival:
         archive = self._archive
         header, frames = archive.sealer.open(stored, archive.objects)
-        entry = archive.sealer.open_entry(archive.objects.get(stored.location))
+        entry = archive.sealer.open_entry(archive.sealer.beginning(stored.location, archive.objects))
         changes: dict[int, tuple[str, bytes] | None] = {
             int(tag): None if change is None else (change[0], base64.b64decode(change[1]))
             for tag, change in verdict["elements"].items()
@@ -293,8 +304,11 @@ class _Work:
     def _quarantine(self, one: Cleaned) -> str:
         """Keep a held object for a person to look at: de-identified in its attributes, doubtful in its pixels."""
         parts = data_set(self._archive, one.held)
+        content = Arriving(self._archive.intake)
+        for buffer in parts.buffers:
+            content += buffer
         received = Received(
-            data_set=b"".join(parts.buffers),
+            data_set=content.content(),
             transfer_syntax_uid=str(parts.transfer_syntax_uid),
             origin=Origin.PROCESSOR,
             source=self._job.processor,
@@ -303,6 +317,7 @@ class _Work:
             association=self._job.job_id,
         )
         quarantine_id = self._archive.quarantine.keep(received, "Quarantined", one.reason)
+        self._archive.intake.release(received.data_set)
         log.warning(
             "instance_quarantined",
             quarantine_id=quarantine_id,

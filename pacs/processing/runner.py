@@ -195,7 +195,8 @@ def _send(archive: Archive, write_end: int, number: int, stored: Stored) -> None
         parts = data_set(archive, stored, [ExplicitVRLittleEndian])
     except NotTranscodable:
         parts = data_set(archive, stored)
-    wire.write(write_end, {"series": number, "transfer_syntax_uid": str(parts.transfer_syntax_uid)}, parts.buffers)
+    head = {"series": number, "transfer_syntax_uid": str(parts.transfer_syntax_uid)}
+    wire.write(write_end, head, parts.buffers, parts.size_bytes)
 
 
 def _listen(

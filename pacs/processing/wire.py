@@ -8,7 +8,7 @@ import os
 import select
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pacs.model.instance import Buffer
@@ -25,14 +25,19 @@ class TimedOut(Exception):
     """Nothing came in time."""
 
 
-def write(descriptor: int, head: Mapping[str, Any], payload: Sequence[Buffer] = ()) -> None:
-    """Send one message; raises `Closed` where nobody reads any more."""
+def write(descriptor: int, head: Mapping[str, Any], payload: Iterable[Buffer] = (), size_bytes: int | None = None) -> None:
+    """Send one message; raises `Closed` where nobody reads any more.
+
+    A payload that is made while it is sent comes with its `size_bytes`.
+    """
     encoded = json.dumps(head).encode()
-    buffers = [memoryview(one).cast("B") for one in payload]
+    if size_bytes is None:
+        payload = [memoryview(one).cast("B") for one in payload]
+        size_bytes = sum(map(len, payload))
     try:
-        _write_all(descriptor, memoryview(_LENGTHS.pack(len(encoded), sum(map(len, buffers))) + encoded))
-        for buffer in buffers:
-            _write_all(descriptor, buffer)
+        _write_all(descriptor, memoryview(_LENGTHS.pack(len(encoded), size_bytes) + encoded))
+        for buffer in payload:
+            _write_all(descriptor, memoryview(buffer).cast("B"))
     except (BrokenPipeError, ConnectionError) as error:
         raise Closed from error
 

@@ -53,14 +53,15 @@ class Lone:
         return f"{self.stem}.seg"
 
 
-def next_file(folder: Path, writer: str) -> Lone:
+def next_file(folder: Path, writer: str, last_elsewhere: Callable[[str], int]) -> Lone:
     """Return the next file of a writer, whose name is taken from now on. The caller holds the writer's lock."""
     numbers = [
         int(match["number"])
-        for match in map(_NAME.fullmatch, os.listdir(folder))
+        for match in (_NAME.fullmatch(path.name) for path in folder.iterdir())
         if match is not None and match["writer"] == writer
     ]
-    lone = Lone(folder, f"{writer}{SUFFIX}-{max(numbers, default=0) + 1:08}")
+    number = max(*numbers, last_elsewhere(f"{writer}{SUFFIX}"), 0) + 1
+    lone = Lone(folder, f"{writer}{SUFFIX}-{number:08}")
     os.close(os.open(folder / f"{lone.stem}.part", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     return lone
 

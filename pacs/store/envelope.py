@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pacs.model.bulk import LazyFrames
 from pacs.model.errors import IntegrityError, NotFound, NotTranscodable
-from pacs.model.instance import Buffer, Encoded, IndexEntry, InstanceKey, Origin, Sealed, Stored, StoredFrames
+from pacs.model.instance import Buffer, Encoded, IndexEntry, InstanceKey, Location, Origin, Sealed, Stored, StoredFrames
 from pacs.ports import Clock, ObjectStore
 from pacs.store import record as layout
 from pacs.store.keys import KeyRing, derive
@@ -94,6 +94,15 @@ class Sealer:
         first = (number - 1) * head.frame_bits // 8
         covering = reader.span(2, first, (number * head.frame_bits + 7) // 8)
         return reader.item(1), _cut(covering, (number - 1) * head.frame_bits % 8, head.frame_bits, number)
+
+    def beginning(self, location: Location, objects: ObjectStore) -> bytes:
+        """Return a record up to and with its index entry; enough for `open_entry`."""
+        start = objects.get(location, (0, min(location.size_bytes, _FIRST_READ)))
+        needed = layout.head_bytes(start)
+        if needed > len(start):
+            start = objects.get(location, (0, needed))
+        needed = layout.opening_bytes(layout.parse_head(start))
+        return start if needed <= len(start) else objects.get(location, (0, needed))
 
     def open_entry(self, record: Buffer) -> IndexEntry:
         """Return what a record says of itself; everything that its index rows need."""

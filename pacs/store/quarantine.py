@@ -15,22 +15,27 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from pacs.model.bulk import Buffer, Bulk, Content, blocks
 from pacs.model.errors import IntegrityError, NotFound, OutOfResources
-from pacs.model.instance import Buffer, Origin, Received
+from pacs.model.instance import Origin, Received
 from pacs.ports import KeyProvider
 from pacs.store.keys import sync_folder
-from pacs.store.record import PART_BYTES, TAG_BYTES
+from pacs.store.record import LARGE_BYTES, PART_BYTES, TAG_BYTES
+from pacs.store.scratch import OpenFile
 
 MAGIC = b"\x89mPACSQ\n"
 _PREFIX = struct.Struct("<8sHHI16s16sI")
 _LENGTH = struct.Struct("<I")
 _ABANDONED_S = 3600.0
+_FLOOR_EVERY = 64
+_CHANGED = "a quarantined object was changed or cut short"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -74,10 +79,10 @@ class Quarantine:
     def open(self, quarantine_id: str) -> Received:
         """Return an object as it was received. Raises `NotFound`, or `IntegrityError` if its file was changed."""
         try:
-            content = self._file(quarantine_id).read_bytes()
+            file = OpenFile(self._file(quarantine_id))
         except FileNotFoundError as error:
             raise NotFound(f"there is no quarantined object {quarantine_id}") from error
-        about, data_set = self._unseal(content, uuid.UUID(quarantine_id))
+        about, data_set = self._unseal(file, uuid.UUID(quarantine_id))
         return Received(
             data_set=data_set,
             transfer_syntax_uid=about["transfer_syntax_uid"],
@@ -92,12 +97,12 @@ class Quarantine:
         """Seal an object anew under the key in force, if it is under another; durable on return. Returns whether it was."""
         path = self._file(quarantine_id)
         try:
-            content = path.read_bytes()
+            file = OpenFile(path)
         except FileNotFoundError:
             return False
-        if self._key_id_of(content) == self._provider.key_id:
+        if self._key_id_of(bytes(file.read(0, min(_PREFIX.size, len(file))))) == self._provider.key_id:
             return False
-        about, data_set = self._unseal(content, uuid.UUID(quarantine_id))
+        about, data_set = self._unseal(file, uuid.UUID(quarantine_id))
         self._replace(path, uuid.UUID(quarantine_id), about, data_set)
         return True
 
@@ -151,7 +156,7 @@ class Quarantine:
         if status.f_bavail * status.f_frsize - size_bytes < floor:
             raise OutOfResources(f"less than {floor >> 20} MiB of disk would be free")
 
-    def _replace(self, path: Path, quarantine_id: uuid.UUID, about: dict[str, str], data_set: Buffer) -> int:
+    def _replace(self, path: Path, quarantine_id: uuid.UUID, about: dict[str, str], data_set: Content) -> int:
         temporary = path.with_suffix(".part")
         try:
             size_bytes = self._write(temporary, quarantine_id, about, data_set)
@@ -182,47 +187,95 @@ class Quarantine:
         try:
             return str(_PREFIX.unpack_from(content)[5].decode("ascii"))
         except (struct.error, UnicodeDecodeError) as error:
-            raise IntegrityError("a quarantined object was changed or cut short") from error
+            raise IntegrityError(_CHANGED) from error
 
-    def _write(self, path: Path, quarantine_id: uuid.UUID, about: dict[str, str], data_set: Buffer) -> int:
-        data = memoryview(data_set).cast("B")
-        parts = [memoryview(json.dumps(about).encode("ascii"))]
-        parts += [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)]
+    def _write(self, path: Path, quarantine_id: uuid.UUID, about: dict[str, str], data_set: Content) -> int:
+        count = 1 + -(-len(data_set) // PART_BYTES)
         key = secrets.token_bytes(32)
         key_id, wrapped = self._provider.wrap_named(key, _context(quarantine_id))
-        prefix = _PREFIX.pack(MAGIC, 1, 0, len(parts), quarantine_id.bytes, key_id.encode("ascii"), len(wrapped))
+        prefix = _PREFIX.pack(MAGIC, 1, 0, count, quarantine_id.bytes, key_id.encode("ascii"), len(wrapped))
         head = prefix + wrapped
         cipher = AESGCM(key)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(head)
-            for number, part in enumerate(parts):
+            for number, part in enumerate(chain([json.dumps(about).encode("ascii")], _parts(data_set))):
                 file.write(_LENGTH.pack(len(part) + TAG_BYTES))
                 file.write(cipher.encrypt(_nonce(number), part, _bound(head, number)))
+                if number % _FLOOR_EVERY == 0:
+                    self._check_floor(PART_BYTES)
             file.flush()
             os.fsync(file.fileno())
             return file.tell()
 
-    def _unseal(self, content: bytes, quarantine_id: uuid.UUID) -> tuple[dict[str, str], bytes]:
+    def _unseal(self, file: OpenFile, quarantine_id: uuid.UUID) -> tuple[dict[str, str], Buffer | Bulk]:
+        """Return what is said of an object, and its data set: in memory, or opened part by part if it is large."""
         try:
-            magic, version, _, count, named, key_id, wrapped_bytes = _PREFIX.unpack_from(content)
+            fixed = file.read(0, min(_PREFIX.size, len(file)))
+            magic, version, _, count, named, key_id, wrapped_bytes = _PREFIX.unpack(fixed)
             if magic != MAGIC or version != 1 or named != quarantine_id.bytes:
                 raise IntegrityError("the file is not this quarantined object")
-            head = content[: _PREFIX.size + wrapped_bytes]
+            head = file.read(0, _PREFIX.size + wrapped_bytes)
             key = self._provider.unwrap(key_id.decode("ascii"), head[_PREFIX.size :], _context(quarantine_id))
+            (length,) = _LENGTH.unpack(file.read(len(head), _LENGTH.size))
             cipher = AESGCM(key)
-            position, plain = len(head), []
-            for number in range(count):
-                (length,) = _LENGTH.unpack_from(content, position)
-                position += _LENGTH.size
-                plain.append(cipher.decrypt(_nonce(number), content[position : position + length], _bound(head, number)))
-                position += length
+            opened = _Opened(file, cipher, head, count, len(head) + _LENGTH.size + length)
+            sealed = file.read(len(head) + _LENGTH.size, length)
+            about: dict[str, str] = json.loads(cipher.decrypt(_nonce(0), sealed, _bound(head, 0)))
+            whole = opened if len(opened) > LARGE_BYTES else opened.read(0, len(opened))
         except (struct.error, InvalidTag, UnicodeDecodeError, ValueError) as error:
-            raise IntegrityError("a quarantined object was changed or cut short") from error
-        if position != len(content):
-            raise IntegrityError("a quarantined object was changed or cut short")
-        about: dict[str, str] = json.loads(plain[0])
-        return about, b"".join(plain[1:])
+            raise IntegrityError(_CHANGED) from error
+        return about, whole
+
+
+class _Opened:
+    """The data set of a quarantined object, opened where it is read. All parts but the last have `PART_BYTES`."""
+
+    def __init__(self, file: OpenFile, cipher: AESGCM, head: bytes, count: int, begin: int) -> None:
+        self._file = file
+        self._cipher = cipher
+        self._head = head
+        self._begin = begin
+        self._size = len(file) - begin - (count - 1) * (_LENGTH.size + TAG_BYTES)
+        self._last: tuple[int, bytes] = (-1, b"")
+        if count < 1 or -(-self._size // PART_BYTES) != count - 1:
+            raise IntegrityError(_CHANGED)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes of the data set. Raises `IntegrityError`."""
+        if not 0 <= offset <= offset + length <= self._size:
+            raise IntegrityError(_CHANGED)
+        parts = range(offset // PART_BYTES, -(-(offset + length) // PART_BYTES))
+        plain = b"".join([self._part(number) for number in parts])
+        return plain[offset - parts.start * PART_BYTES :][:length] if length else b""
+
+    def _part(self, number: int) -> bytes:
+        known, plain = self._last
+        if known == number:
+            return plain
+        at = self._begin + number * (_LENGTH.size + PART_BYTES + TAG_BYTES)
+        size = min(PART_BYTES, self._size - number * PART_BYTES) + TAG_BYTES
+        (length,) = _LENGTH.unpack(self._file.read(at, _LENGTH.size))
+        try:
+            sealed = self._file.read(at + _LENGTH.size, size)
+            plain = self._cipher.decrypt(_nonce(number + 1), sealed, _bound(self._head, number + 1))
+        except InvalidTag as error:
+            raise IntegrityError(_CHANGED) from error
+        if length != size:
+            raise IntegrityError(_CHANGED)
+        self._last = number, plain
+        return plain
+
+
+def _parts(data_set: Content) -> Iterator[Buffer]:
+    if isinstance(data_set, bytes | bytearray | memoryview):
+        view = memoryview(data_set).cast("B")
+        yield from (view[at : at + PART_BYTES] for at in range(0, len(view), PART_BYTES))
+    else:
+        yield from blocks(data_set, PART_BYTES)
 
 
 def _context(quarantine_id: uuid.UUID) -> bytes:

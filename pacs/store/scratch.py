@@ -12,7 +12,8 @@ import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -24,6 +25,7 @@ from pacs.model.errors import IntegrityError, OutOfResources, Unavailable
 CHUNK_BYTES = 256 << 10
 _SEALED_BYTES = CHUNK_BYTES + 16
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_HUGE_BYTES = 1 << 30
 _FLOOR_EVERY = 16
 """Chunks between two looks at the free disk."""
 
@@ -153,6 +155,7 @@ class Intake:
         self._memory_bytes = memory_bytes
         self._used = 0
         self._lock = threading.Lock()
+        self._turns = (threading.Lock(), threading.Lock())
 
     def take(self, size_bytes: int) -> bool:
         """Reserve memory; False if that is more than is left."""
@@ -166,6 +169,18 @@ class Intake:
         """Give a reservation back."""
         with self._lock:
             self._used -= size_bytes
+
+    @contextmanager
+    def turn(self, content: Content) -> Iterator[None]:
+        """Wait until no other large object is being worked on, and keep others waiting; what is in memory never waits.
+
+        The huge ones, which take minutes, wait for each other only.
+        """
+        if isinstance(content, bytes | bytearray | memoryview):
+            yield
+            return
+        with self._turns[len(content) > _HUGE_BYTES]:
+            yield
 
     def release(self, content: Content | None) -> None:
         """Give back what an `Arriving` handed out: its reservation, or its place in the scratch."""
@@ -199,6 +214,10 @@ class Arriving:
             self._held = bytearray()
         self._spilled.append(data)
         return self
+
+    def extend(self, data: Buffer) -> None:
+        """Append, as `+=` does."""
+        self += data
 
     @property
     def spilled(self) -> bool:

@@ -121,17 +121,21 @@ class SegmentStore:
         size = location.size_bytes
         if size <= layout.LARGE_BYTES:
             return self.copy([location])
-        if not layout.is_complete_by(lambda offset, count: self.get(location, (offset, count)), size):
+        return [self.bring_alone(lambda offset, count: self.get(location, (offset, count)), size)]
+
+    def bring_alone(self, read: Callable[[int, int], Buffer], size_bytes: int) -> Location:
+        """Write a large record that `read(offset, count)` gives; durable on return. Raises `IntegrityError` if not whole."""
+        if not layout.is_complete_by(read, size_bytes):
             raise IntegrityError("a record is damaged, so it is not copied")
-        steps = range(0, size, _SCAN_BYTES)
-        return [self._alone((self.get(location, (at, min(_SCAN_BYTES, size - at))) for at in steps), size)]
+        steps = range(0, size_bytes, _SCAN_BYTES)
+        return self._alone((read(at, min(_SCAN_BYTES, size_bytes - at)) for at in steps), size_bytes)
 
     def _alone(self, record: Iterable[Buffer], size_bytes: int) -> Location:
         with self._lock:
             self._check_floor(size_bytes)
             if self._lock_descriptor < 0:
                 self._claim_name()
-            lone = alone.next_file(self._path, self._writer)
+            lone = alone.next_file(self._path, self._writer, self._number_elsewhere)
         try:
             container = lone.write(HEADER, record, size_bytes, lambda: self._check_floor(0))
         except OSError as error:
@@ -642,7 +646,7 @@ def _held_bytes(head: layout.Head) -> int:
     return head.length if head.length <= layout.LARGE_BYTES else layout.opening_bytes(head)
 
 
-def _next_magic(source: int, offset: int, size: int) -> int:
+def _next_magic(source: Source, offset: int, size: int) -> int:
     while offset < size:
         block = _pread(source, _SCAN_BYTES, offset)
         at = block.find(layout.MAGIC)

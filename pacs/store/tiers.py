@@ -64,6 +64,11 @@ class TieredStore:
         self._keep_house()
         return self.local.put(group)
 
+    def put_alone(self, sealed: Sealed) -> Location:
+        """Write one large record here, piece by piece; durable on return."""
+        self._keep_house()
+        return self.local.put_alone(sealed)
+
     def get(self, location: Location, span: tuple[int, int] | None = None) -> bytes:
         """Return the record, or `span` within it. Raises `NotFound`; `Unavailable` while the bucket that has it is away."""
         self._keep_house()
@@ -99,7 +104,15 @@ class TieredStore:
 
     def copy(self, locations: Sequence[Location]) -> list[Location]:
         """Write copies of records here."""
-        return self.bring([self.get(location) for location in locations])
+        if all(location.size_bytes <= layout.LARGE_BYTES for location in locations):
+            return self.bring([self.get(location) for location in locations])
+        self._keep_house()
+        return [place for location in locations for place in self._copy_one(location)]
+
+    def _copy_one(self, location: Location) -> list[Location]:
+        if location.size_bytes <= layout.LARGE_BYTES:
+            return self.copy([location])
+        return [self.local.bring_alone(lambda offset, count: self.get(location, (offset, count)), location.size_bytes)]
 
     def bring(self, records: Sequence[Buffer]) -> list[Location]:
         """Write records here that come from another copy."""

@@ -99,7 +99,7 @@ def _renumber(archive: Archive) -> None:
     for uid in several:
         sealed = []
         for row in archive.index.upkeep.rows_of(uid):
-            entry = archive.sealer.open_entry(archive.objects.get(row.stored.location))
+            entry = archive.sealer.open_entry(archive.sealer.beginning(row.stored.location, archive.objects))
             sealed.append((entry.at, row.stored.version, row.stored.location))
         archive.index.upkeep.renumber(
             uid, [location for _, _, location in sorted(sealed, key=lambda one: one[:2])], newest=newest

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 
 from pacs.archive import Archive
 from pacs.index.upkeep import image_attributes
+from pacs.model.bulk import blocks
 from pacs.model.errors import ArchiveError, ConfigurationError, IntegrityError, NotFound, Unavailable
-from pacs.model.instance import IndexEntry, Origin
+from pacs.model.instance import IndexEntry, Location, Origin
 from pacs.model.upkeep import DAMAGE, RECORD, Finding, Piece, RecordRow
 from pacs.store import record as layout
 from pacs.store.bucket import digest_of
@@ -46,13 +47,14 @@ def verify(
 
 
 def check_record(archive: Archive, row: RecordRow, record: bytes, *, deep: bool) -> Finding | None:
-    """Hold one record against its row; None if all is well."""
+    """Hold one record against its row; None if all is well. Of a large one, known to be whole, the beginning is enough."""
     uid, place = row.stored.key.sop_instance_uid, row.stored.location
 
     def found(kind: str, detail: str) -> Finding:
         return Finding(kind, detail, uid, place.container, place.offset)
 
-    if not layout.head_bytes(record) or not layout.is_complete(record):
+    whole = place.size_bytes > layout.LARGE_BYTES or layout.is_complete(record)
+    if not layout.head_bytes(record) or not whole:
         return found("corrupt", "the record's checksum does not fit")
     try:
         entry = archive.sealer.open_entry(record)
@@ -76,12 +78,21 @@ def check_row(archive: Archive, row: RecordRow, *, deep: bool) -> Finding | None
     """Read the record that a row points to, and check it; None if all is well."""
     place = row.stored.location
     try:
-        record = archive.objects.get(place)
+        record = _whole(archive, place)
     except NotFound as error:
         return Finding("missing", str(error), row.stored.key.sop_instance_uid, place.container, place.offset)
     except IntegrityError as error:
         return Finding("corrupt", str(error), row.stored.key.sop_instance_uid, place.container, place.offset)
     return check_record(archive, row, record, deep=deep)
+
+
+def _whole(archive: Archive, place: Location) -> bytes:
+    """Return a record, or the beginning of a large one after reading it through. Raises `IntegrityError` if that is torn."""
+    if place.size_bytes <= layout.LARGE_BYTES:
+        return archive.objects.get(place)
+    if not layout.is_complete_by(lambda offset, count: archive.objects.get(place, (offset, count)), place.size_bytes):
+        raise IntegrityError("the record's checksum does not fit")
+    return archive.sealer.beginning(place, archive.objects)
 
 
 class _Container:
@@ -205,7 +216,8 @@ def _quarantine(archive: Archive, deep: bool) -> Iterator[Finding]:
             yield Finding("quarantine", f"the quarantined object {quarantine_id} is not listed")
         if deep:
             try:
-                archive.quarantine.open(quarantine_id)
+                for _ in blocks(archive.quarantine.open(quarantine_id).data_set):
+                    pass
             except NotFound:
                 continue
             except ArchiveError as error:

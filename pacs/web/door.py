@@ -35,17 +35,13 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The parts that requests share. `store` bounds ingests, `draw` renderings, `uploads` STOW requests at once.
-
-    `large` bounds how many uploads hold a large part in memory: the others wait, and their senders with them.
-    """
+    """The parts that requests share. `store` bounds ingests, `draw` renderings, `uploads` STOW requests at once."""
 
     archive: Archive
     read: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
     store: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(4))
     draw: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(4))
     uploads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(8))
-    large: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
 
     @property
     def settings(self) -> Settings:
@@ -147,6 +143,20 @@ def chunks(buffers: Iterable[Buffer]) -> Iterator[bytes]:
             held, size = [], 0
     if held:
         yield b"".join(held)
+
+
+async def made(buffers: Iterable[Buffer], limiter: anyio.CapacityLimiter) -> AsyncIterator[bytes]:
+    """Yield the chunks of `buffers`; those that are made while they are asked for are made in a worker thread."""
+    source = chunks(buffers)
+    if isinstance(buffers, tuple | list):
+        for chunk in source:
+            yield chunk
+        return
+    while True:
+        following = await in_thread(limiter, next, source, None)
+        if following is None:
+            return
+        yield following
 
 
 class Stream(StreamingResponse):

@@ -5,13 +5,18 @@ bounds on headers and parts. Writing is two small functions, because a response 
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from pacs.model.errors import NotUnderstood
+from pacs.store.scratch import Arriving
 
 MAXIMUM_HEADER_BYTES = 16 * 1024
 MAXIMUM_PREAMBLE_BYTES = 64 * 1024
+
+
+Body = bytearray | Arriving
+"""Where the bytes of a part go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,7 @@ class Part:
     """One body part. `oversized`: it passed the bound and was thrown away; `truncated`: the message ended within it."""
 
     headers: dict[str, str]
-    body: bytearray = field(repr=False)
+    body: Body = field(repr=False)
     oversized: bool = False
     truncated: bool = False
 
@@ -33,9 +38,11 @@ class Reader:
         From the Content-Type, without quotation marks.
     maximum_part_bytes : int
         A longer part is skipped and reported as `oversized`; its bytes are never kept.
+    new_body : callable
+        Makes what the bytes of the next part go to.
     """
 
-    def __init__(self, boundary: str, *, maximum_part_bytes: int) -> None:
+    def __init__(self, boundary: str, *, maximum_part_bytes: int, new_body: Callable[[], Body] = bytearray) -> None:
         # RFC 2046 5.1.1: 1 to 70 characters; we also take longer ones that clients make, within reason.
         if not boundary or len(boundary) > 200 or not boundary.isascii():
             raise NotUnderstood("the multipart boundary is missing or malformed")
@@ -46,7 +53,8 @@ class Reader:
         self._state = "preamble"
         self._skipped = 0
         self._headers: dict[str, str] = {}
-        self._body = bytearray()
+        self._new_body = new_body
+        self._body = new_body()
         self._oversized = False
 
     @property
@@ -55,9 +63,9 @@ class Reader:
         return self._state == "end"
 
     @property
-    def held_bytes(self) -> int:
-        """How much of the present part is in memory."""
-        return len(self._body)
+    def body(self) -> Body:
+        """What there is of the present part."""
+        return self._body
 
     def feed(self, chunk: bytes | memoryview) -> Iterator[Part]:
         """Take the next bytes of the message; yield the parts that they complete.
@@ -133,7 +141,7 @@ class Reader:
             self._oversized = True
             self._body.clear()
         else:
-            self._body += data
+            self._body.extend(data)
 
     def _after_delimiter(self) -> bool:
         if self._buffer[:2] == b"--":
@@ -168,7 +176,7 @@ class Reader:
 
     def _take(self, *, truncated: bool = False) -> Part:
         part = Part(self._headers, self._body, self._oversized, truncated)
-        self._headers, self._body, self._oversized = {}, bytearray(), False
+        self._headers, self._body, self._oversized = {}, self._new_body(), False
         return part
 
 

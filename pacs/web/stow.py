@@ -9,8 +9,8 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -18,11 +18,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pacs.archive import Archive
-from pacs.dicom import elements, part10, values
+from pacs.dicom import large, values
 from pacs.ingest import ingest
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, DataSetMismatch, NotUnderstood, Unavailable
 from pacs.model.instance import Origin, Received, Stored
+from pacs.store.scratch import Arriving
 from pacs.web.accept import NotAcceptable, UnsupportedMediaType, parse_accept, parse_media_type
 from pacs.web.door import Door, door, in_thread, json_response, service_url, uid
 from pacs.web.multipart import Part, Reader
@@ -31,7 +32,6 @@ from pacs.web.status import Stalled, TooLarge, failure_reason, http_status
 log = get_logger(__name__)
 IN_FLIGHT = 4
 IN_FLIGHT_BYTES = 256 << 20
-LARGE_BYTES = 64 << 20
 STALLED_S = 60.0
 """Seconds of silence within a body after which the sender is given up."""
 _SOP_CLASS, _SOP_INSTANCE, _STUDY = 0x00080016, 0x00080018, 0x0020000D
@@ -94,7 +94,10 @@ def _parts(request: Request, at: Door) -> AsyncGenerator[Part, None]:
         raise UnsupportedMediaType("send multipart/related; type=application/dicom, or application/dicom")
     if parameters.get("type", "application/dicom").lower() != "application/dicom":
         raise UnsupportedMediaType("of multipart/related only type=application/dicom is taken")
-    return _several(request, Reader(parameters.get("boundary", ""), maximum_part_bytes=maximum_part), at, maximum)
+    new_body = partial(Arriving, at.archive.intake)
+    return _several(
+        request, Reader(parameters.get("boundary", ""), maximum_part_bytes=maximum_part, new_body=new_body), at, maximum
+    )
 
 
 async def _chunks(request: Request, maximum: int) -> AsyncGenerator[bytes, None]:
@@ -115,30 +118,25 @@ async def _chunks(request: Request, maximum: int) -> AsyncGenerator[bytes, None]
 
 
 async def _single(request: Request, at: Door, maximum: int) -> AsyncGenerator[Part, None]:
-    body = bytearray()
-    async with AsyncExitStack() as held:
-        async for chunk in _chunks(request, maximum):
-            body += chunk
-            await _hold_if_large(at, held, len(body))
-        yield Part({"content-type": "application/dicom"}, body)
+    body = Arriving(at.archive.intake)
+    async for chunk in _chunks(request, maximum):
+        body = await in_thread(at.store, body.__iadd__, chunk) if body.spilled else body.__iadd__(chunk)
+    yield Part({"content-type": "application/dicom"}, body)
 
 
 async def _several(request: Request, reader: Reader, at: Door, maximum: int) -> AsyncGenerator[Part, None]:
-    async with AsyncExitStack() as held:
-        async for chunk in _chunks(request, maximum):
-            for part in reader.feed(chunk):
-                yield part
-            await _hold_if_large(at, held, reader.held_bytes)
-        last = reader.finish()
-        if last is not None:
-            yield last
-
-
-async def _hold_if_large(at: Door, held: AsyncExitStack, size: int) -> None:
-    """Wait for a place among those with a large part in memory; it is kept until the request ends."""
-    if size > LARGE_BYTES and held not in at.large.statistics().borrowers:
-        await at.large.acquire_on_behalf_of(held)
-        held.callback(at.large.release_on_behalf_of, held)
+    async for chunk in _chunks(request, maximum):
+        body = reader.body
+        if isinstance(body, Arriving) and body.spilled:
+            # It is sealed and written to disk: that is not for the event loop.
+            parts = await in_thread(at.store, lambda chunk=chunk: list(reader.feed(chunk)))
+        else:
+            parts = list(reader.feed(chunk))
+        for part in parts:
+            yield part
+    last = reader.finish()
+    if last is not None:
+        yield last
 
 
 async def _take_in(
@@ -173,6 +171,7 @@ async def _take_in(
 def store_part(archive: Archive, part: Part, study: str, association: str, source: str) -> Outcome:
     """Store one part; what goes wrong is in the outcome, because its neighbours must not suffer."""
     said = Outcome()
+    content = part.body.content() if isinstance(part.body, Arriving) else bytes(part.body)
     try:
         if part.oversized:
             raise TooLarge("this instance is larger than the settings allow (dicom.maximum_object_mb)")
@@ -180,7 +179,7 @@ def store_part(archive: Archive, part: Part, study: str, association: str, sourc
             raise NotUnderstood("the message ended within this instance")
         if parse_media_type(part.headers.get("content-type", "application/dicom"))[0] != "application/dicom":
             raise UnsupportedMediaType("a part is not application/dicom")
-        file = part10.split(part.body)
+        file = large.split(content)
         said = Outcome(sop_class_uid=file.sop_class_uid, sop_instance_uid=file.sop_instance_uid)
         if study or not (said.sop_class_uid and said.sop_instance_uid):
             found = _identity(file)
@@ -206,11 +205,13 @@ def store_part(archive: Archive, part: Part, study: str, association: str, sourc
     except Exception as error:
         log.exception("stow_part_failed", error)
         return replace(said, error=error)
+    finally:
+        archive.intake.release(content)
 
 
-def _identity(file: part10.FileParts) -> dict[int, str]:
+def _identity(file: large.File) -> dict[int, str]:
     wanted = (_SOP_CLASS, _SOP_INSTANCE, _STUDY)
-    found = (one for one in elements.read(file.data_set, file.transfer_syntax_uid) if one.tag in wanted)
+    found = (one for one in large.read(file.data_set, file.transfer_syntax_uid) if one.tag in wanted)
     return {one.tag: "".join(values.text(one)[:1]) for one in found}
 
 

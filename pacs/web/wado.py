@@ -19,6 +19,7 @@ from starlette.responses import Response
 from pacs import reidentify
 from pacs import retrieve as way_out
 from pacs.archive import Archive
+from pacs.codec.large import Stream as Made
 from pacs.dicom import dicomjson, elements
 from pacs.model.errors import InvalidQuery, NotFound, NotTranscodable
 from pacs.model.instance import Buffer, InstanceKey, Stored
@@ -34,7 +35,7 @@ from pacs.web.accept import (
     transfer_syntaxes,
 )
 from pacs.web.auth import sees_originals
-from pacs.web.door import Door, Stream, ahead, chunks, door, in_thread, not_modified, service_url, takes_gzip, uid
+from pacs.web.door import Door, Stream, ahead, door, in_thread, made, not_modified, service_url, takes_gzip, uid
 
 T = TypeVar("T")
 PIXEL_DATA = "7FE00010"
@@ -69,11 +70,11 @@ async def retrieve(request: Request) -> Response:
     if single:
         stored, syntax = chosen[0]
         buffers = await in_thread(at.read, way_out.part10_file, at.archive, stored, _accepted(stored, syntax), originals)
-        headers |= {
-            "Content-Length": str(sum(len(memoryview(one)) for one in buffers)),
-            "Content-Disposition": f'attachment; filename="{_key(originals, stored).sop_instance_uid}.dcm"',
-        }
-        return Stream(_buffers(buffers), 200, headers, media_type=f"application/dicom; transfer-syntax={syntax}")
+        size = buffers.size_bytes if isinstance(buffers, Made) else sum(len(memoryview(one)) for one in buffers)
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        headers["Content-Disposition"] = f'attachment; filename="{_key(originals, stored).sop_instance_uid}.dcm"'
+        return Stream(made(buffers, at.read), 200, headers, media_type=f"application/dicom; transfer-syntax={syntax}")
     base = service_url(request)
     calls = (partial(_file, at.archive, stored, syntax, base, originals) for stored, syntax in chosen)
     status = 200 if len(chosen) == len(found) else 206
@@ -288,7 +289,7 @@ def _accepted(stored: Stored, syntax: str) -> list[str] | None:
 
 def _file(
     archive: Archive, stored: Stored, syntax: str, base: str, originals: reidentify.Originals | None
-) -> tuple[str, str, Sequence[Buffer]]:
+) -> tuple[str, str, Iterable[Buffer]]:
     buffers = way_out.part10_file(archive, stored, _accepted(stored, syntax), originals)
     return f"application/dicom; transfer-syntax={syntax}", instance_url(base, stored, originals), buffers
 
@@ -368,7 +369,7 @@ def etag_of(found: Sequence[Stored], *form: str, weak: bool) -> str:
 
 async def _multipart(
     at: Door,
-    calls: Iterable[Callable[[], tuple[str, str, Sequence[Buffer]]]],
+    calls: Iterable[Callable[[], tuple[str, str, Iterable[Buffer]]]],
     content_type: str,
     status: int,
     headers: dict[str, str],
@@ -382,7 +383,12 @@ async def _multipart(
         first = True
         async with aclosing(source):
             async for kind, location, buffers in source:
-                for chunk in chunks((multipart.part_head(boundary, kind, location, first=first), *buffers)):
+                head = multipart.part_head(boundary, kind, location, first=first)
+                if isinstance(buffers, Sequence):
+                    buffers = (head, *buffers)
+                else:
+                    yield head
+                async for chunk in made(buffers, at.read):
                     yield chunk
                 first = False
         yield multipart.closing(boundary)
@@ -410,11 +416,6 @@ class _Started(Generic[T]):
     async def aclose(self) -> None:
         """Close the source."""
         await self._rest.aclose()  # type: ignore[attr-defined]  # always an async generator
-
-
-async def _buffers(buffers: Sequence[Buffer]) -> AsyncIterator[bytes]:
-    for chunk in chunks(buffers):
-        yield chunk
 
 
 async def _json_array(source: "_Started[list[bytes]]", zipped: bool) -> AsyncIterator[bytes]:

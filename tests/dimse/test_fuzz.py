@@ -116,5 +116,5 @@ def test_a13_thousands_of_hostile_streams_break_nothing(shared_door: Door, long_
     assert not wrong, repr(wrong[0])
     assert served > 1 and echo(shared_door.port) == 0
     assert until(lambda: not shared_door.server.active_associations, 20)
-    assert shared_door.server.budget._used == 0
+    assert shared_door.server.archive.intake._used == 0
     assert process.memory_info().rss - before < GROWTH

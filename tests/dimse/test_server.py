@@ -277,9 +277,9 @@ def test_a12_an_abort_in_the_middle_of_a_data_set_leaves_nothing(door: Door) -> 
     with raw(door.port, abstract_syntax=CT) as connection:
         command = messages.encode(Command.C_STORE_RQ, {0x0002: CT, 0x0110: 1, 0x0700: 0, 0x1000: "1.2.3"}, data_set=True)
         connection.sendall(p_data(1, 3, command) + p_data(1, 0, b"\x08\0" * 1000))
-        assert until(lambda: door.server.budget._used > 0)
+        assert until(lambda: door.server.archive.intake._used > 0)
 
-    assert until(lambda: door.server.budget._used == 0)
+    assert until(lambda: door.server.archive.intake._used == 0)
     assert until(lambda: not door.server.active_associations)
     assert door.archive.index.quarantine.list() == []
 
@@ -324,7 +324,7 @@ def test_a13_an_object_larger_than_the_limit_is_answered_and_not_kept(open_door:
         )
 
     assert (code, again) == (0xA700, 0)
-    assert door.server.budget._used == 0
+    assert door.server.archive.intake._used == 0
 
 
 def test_a7_requests_without_waiting_for_answers_are_no_dialogue(shared_door: Door) -> None:

@@ -208,6 +208,7 @@ async def fields_of(request: Request, largest: int = _FORM_BYTES) -> dict[str, s
     for part in reader.feed(bytes(body)):
         said = part.headers.get("content-disposition", "")
         name = said.partition(' name="')[2].partition('"')[0]
+        assert isinstance(part.body, bytearray)
         content = bytes(part.body)
         fields[name] = content if "filename=" in said else content.decode("utf-8", "replace")
     return fields
