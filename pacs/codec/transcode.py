@@ -159,8 +159,9 @@ class Codec:
         """
         native = transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN
         try:
-            if isinstance(stored.frames, LazyFrames):
-                self._check_large(header, stored, stored.frames, transfer_syntax_uid, digest if repeatable else None)
+            image = describe({one.tag: one for one in _parsed(header)})
+            if isinstance(stored.frames, LazyFrames) or image.frame_bits * stored.number_of_frames // 8 > large.LARGE_BYTES:
+                self._check_large(header, stored, transfer_syntax_uid, digest if repeatable else None)
             elif repeatable:
                 parts = self.data_set(header, stored, transfer_syntax_uid, (EXPLICIT_LITTLE_ENDIAN,))
                 found = sha256(EXPLICIT_LITTLE_ENDIAN.encode("ascii"))
@@ -168,7 +169,6 @@ class Codec:
                 if found.digest() != digest:
                     raise IntegrityError("the content is not the one that its digest was computed of")
             elif not native and not stored.packed and transfer_syntax_uid in syntax.DECODABLE:
-                image = describe({one.tag: one for one in _parsed(header)})
                 self._each(lambda frame: decode.decoded(frame, image, transfer_syntax_uid) and None, stored.frames)
         except (NotTranscodable, NotUnderstood) as error:
             raise IntegrityError("a frame cannot be decoded") from error
@@ -373,16 +373,12 @@ class Codec:
 
         return DataSetParts(large.Stream(begin_encoded, None), target)
 
-    def _check_large(
-        self, header: Buffer, stored: StoredFrames, found: LazyFrames, transfer_syntax_uid: str, digest: bytes | None
-    ) -> None:
+    def _check_large(self, header: Buffer, stored: StoredFrames, transfer_syntax_uid: str, digest: bytes | None) -> None:
         before, after = _around_pixel_data(_parsed(header))
         image = describe({one.tag: one for one in before})
         if digest is None:
             if not stored.packed and transfer_syntax_uid in syntax.DECODABLE:
-                for _ in large.decoded(
-                    found, image, self._window, lambda frame, image: decode.decoded(frame, image, transfer_syntax_uid)
-                ):
+                for _ in self._native(before, stored, image, transfer_syntax_uid)[1]:
                     pass
             return
         before, native, pixel_vr = self._native(before, stored, image, transfer_syntax_uid)

@@ -262,7 +262,7 @@ def _asked(archive: Archive, association: LaneAssociation, message: Message, ae_
         raise _Refused(status.NOT_AUTHORIZED, "this application entity may not ask for commitment")
     if archive.index.peers.get(ae_title) is None:
         raise _Refused(PROCESSING_FAILURE, "no configured peer: nobody would get the report")
-    if message.refused is not None:
+    if message.too_large:
         raise _Refused(RESOURCE_LIMITATION, "the request is larger than this archive takes")
     return parse(elements.read(message.data_set or b"", str(context.transfer_syntax[0])))
 

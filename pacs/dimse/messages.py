@@ -86,6 +86,11 @@ class Message:
         """The data set where it is in memory."""
         return self.content if isinstance(self.content, bytes | bytearray) else None
 
+    @property
+    def too_large(self) -> bool:
+        """Whether the data set could not be held."""
+        return self.refused is not None
+
     def number(self, element: int, default: int = 0) -> int:
         """Return a US element, `default` where it is absent or of another length."""
         value = self.elements.get(element, b"")

@@ -68,7 +68,7 @@ def _asked(association: LaneAssociation, message: Message, allowed: bool) -> tup
     sop_class_uid = str(context.abstract_syntax)
     if not allowed:
         raise NotAuthorized("this application entity may not query")
-    if sop_class_uid not in contexts.FIND_CLASSES or message.sop_class_uid != sop_class_uid or message.refused is not None:
+    if sop_class_uid not in contexts.FIND_CLASSES or message.sop_class_uid != sop_class_uid or message.too_large:
         raise NotUnderstood("not a query of the SOP Class of the presentation context")
     syntax = str(context.transfer_syntax[0])
     asked = identifier.asked(

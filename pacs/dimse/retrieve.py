@@ -208,7 +208,7 @@ def _instances(
     sop_class_uid = str(context.abstract_syntax)
     if not allowed:
         raise NotAuthorized("this application entity may not retrieve")
-    if sop_class_uid not in classes or message.sop_class_uid != sop_class_uid or message.refused is not None:
+    if sop_class_uid not in classes or message.sop_class_uid != sop_class_uid or message.too_large:
         raise NotUnderstood("not a retrieval of the SOP Class of the presentation context")
     wanted = identifier.wanted(
         identifier.parse(message.data_set, str(context.transfer_syntax[0])),

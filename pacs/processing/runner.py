@@ -122,7 +122,7 @@ def _findings(received: Sequence[Received]) -> list[dict[str, Any]]:
     """What the reports among the results say; rules branch on it."""
     found = []
     for one in received:
-        if one.sop_class_uid.startswith(REPORTS):
+        if one.sop_class_uid.startswith(REPORTS) and isinstance(one.data_set, bytes | bytearray | memoryview):
             found += findings(dcmread(BytesIO(one.data_set), force=True))
     return found
 
