@@ -7,7 +7,7 @@ peer lies in the home as `keys/peer-NAME.token`, where NAME is percent-encoded.
 
 import http.client
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -82,7 +82,7 @@ class _Body:
             self.sent += 1
         yield multipart.closing(self.boundary)
 
-    def _file(self, stored: Stored) -> list[Buffer]:
+    def _file(self, stored: Stored) -> Iterable[Buffer]:
         if "as-stored" not in self._peer.options:
             try:
                 return retrieve.part10_file(self._archive, stored, (EXPLICIT_LITTLE_ENDIAN,), self._originals)
