@@ -52,6 +52,8 @@ def enhance(
             raise NotApplicable("needs grey single-frame images")
         if int(one.get("BitsAllocated") or 0) not in (8, 16):
             raise NotApplicable("needs 8 or 16 bits allocated")
+    if len({one.get("BitsStored") for one in series.datasets}) > 1:
+        raise NotApplicable("needs images of one bit depth: these were not acquired as one series")
     clahe = cv2.createCLAHE(clipLimit=clip_limit, tileGridSize=(tiles, tiles))
     clahe.setBitShift(4)
     if series.modality == "CT":

@@ -16,6 +16,7 @@ from pacs.cli import (
     phantom,
     processors,
     quarantine,
+    rules,
     score,
     serve,
     settings,
@@ -61,7 +62,8 @@ app.command("studies", rich_help_panel=USE)(studies.studies)
 app.command("get", rich_help_panel=USE)(studies.get)
 app.command("import", rich_help_panel=USE)(studies.import_files)
 app.command("send", rich_help_panel=USE)(studies.send)
-app.command("jobs", rich_help_panel=USE)(jobs.jobs)
+app.add_typer(jobs.app, name="jobs", rich_help_panel=USE)
+app.add_typer(rules.app, name="rules", rich_help_panel=USE)
 app.add_typer(processors.app, name="processors", rich_help_panel=USE)
 app.add_typer(phantom.app, name="phantom", rich_help_panel=USE)
 app.command("score", rich_help_panel=USE)(score.score)

@@ -1,18 +1,20 @@
-"""`pacs jobs`: what processing has done, is doing and will do."""
+"""`pacs jobs`: what processing has done, is doing and will do; again, otherwise, side by side, or as a bundle."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.live import Live
 from rich.table import Table
 
-from pacs.cli.console import Json, err, fail, open_archive, show
+from pacs.cli.console import Json, emit, err, fail, open_archive, out, show
 from pacs.model.job import Job, JobState
 
 if TYPE_CHECKING:
     from pacs.archive import Archive
 
+app = typer.Typer(help="Processing jobs.")
 COLUMNS = {
     "job_id": "Job",
     "processor": "Processor",
@@ -25,7 +27,9 @@ COLUMNS = {
 }
 
 
+@app.callback(invoke_without_command=True)
 def jobs(
+    context: typer.Context,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until nothing is due: every series at rest, every job ended.")
     ] = False,
@@ -35,6 +39,8 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List processing jobs. With --wait: exit code 1 if a job failed or time ran out."""
+    if context.invoked_subcommand:
+        return
     if state and state not in set(JobState):
         raise fail(f"--state is one of {', '.join(JobState)}", 2)
     with open_archive("cli") as (settings, archive):
@@ -52,6 +58,109 @@ def jobs(
         raise typer.Exit(1)
 
 
+@app.command("again")
+def run_again(
+    job: Annotated[str, typer.Argument(help="The job, as `pacs jobs` lists it.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another value for a parameter; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a job again; with --set as a new job whose results stand beside the older ones, which are then superseded."""
+    from pacs.processing.api import ParameterError
+    from pacs.processing.registry import discover
+    from pacs.processing.schedule import ask_again
+
+    given = dict(_pair(one) for one in changes or [])
+    with open_archive("cli") as (settings, archive):
+        found = archive.index.jobs.get(job)
+        if not given:
+            if not archive.index.jobs.again(job):
+                raise fail(f"the job is {found.state}; it can run again when it has ended")
+            made: str | None = job
+        else:
+            try:
+                made = ask_again(archive.index, discover(settings.plugins_path), found, given)
+            except ParameterError as error:
+                raise fail(str(error)) from error
+            if made is None:
+                raise fail("a job with these parameters on these inputs is there already; `pacs jobs` lists it")
+    emit([{"job_id": made}]) if as_json else out.print(f"queued as {made}", highlight=False)
+
+
+@app.command("cancel")
+def cancel(job: Annotated[str, typer.Argument(help="The job, as `pacs jobs` lists it.")], as_json: Json = False) -> None:
+    """Cancel a job that has not ended; a running one is killed with all it has started, and nothing of it is stored."""
+    with open_archive("cli") as (_, archive):
+        if not archive.index.jobs.cancel(job):
+            raise fail(f"the job has ended already: {archive.index.jobs.get(job).state}")
+    emit([{"job_id": job, "state": JobState.CANCELLED.value}]) if as_json else out.print("cancelled")
+
+
+@app.command("bundle")
+def bundle(
+    job: Annotated[str, typer.Argument(help="A job that failed.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE.zip", help="Where to write it; must not exist.")],
+    seconds: Annotated[float, typer.Option(help="Look no longer for a smaller one.", min=1)] = 120.0,
+    as_json: Json = False,
+) -> None:
+    """Write the smallest bundle that reproduces a failure: parameters, versions, and the fewest inputs that still fail alike.
+
+    The inputs in it are de-identified, but no longer encrypted: keep the file as you keep the data.
+    """
+    from dataclasses import asdict
+
+    from pacs.processing import bundle as bundles
+    from pacs.processing.registry import discover
+
+    with open_archive("cli") as (settings, archive):
+        try:
+            found = bundles.bundle(archive, discover(settings.plugins_path), archive.index.jobs.get(job), path, seconds=seconds)
+        except OSError as error:
+            raise fail(f"cannot write {path}: {error.strerror}") from error
+    if as_json:
+        emit([{"path": str(path), **asdict(found)}])
+        return
+    sure = "" if found.complete else "; there may be a smaller one, give it more --seconds"
+    out.print(f"{path}: {found.instances} of {found.of} instances, after {found.tries} tries{sure}", highlight=False)
+    out.print(f"fails with: {found.reason}", highlight=False, markup=False)
+
+
+@app.command("compare")
+def compare(
+    one: Annotated[str, typer.Argument(help="A job.")],
+    other: Annotated[str, typer.Argument(help="Another job.")],
+    as_json: Json = False,
+) -> None:
+    """Compare two jobs: versions, parameters, and by how much their results differ."""
+    from pacs.processing.compare import compare as compared
+
+    with open_archive("cli") as (_, archive):
+        found = compared(archive, archive.index.jobs.get(one), archive.index.jobs.get(other))
+    if as_json:
+        emit([found])
+        return
+    for job in found["jobs"]:
+        out.print("{job_id}  {processor} {version}  {state}".format(**job), highlight=False)
+    if not found["same_inputs"]:
+        out.print("inputs: not the same")
+    for name, (before, after) in found["parameters"].items():
+        out.print(f"{name}: {before} | {after}", highlight=False, markup=False)
+    for made in found["outputs"]:
+        said = "equal" if made["equal"] else "" if made["differences"] else "the same content, other provenance"
+        out.print(f"{made['modality']} {made['description']}: {said}".rstrip(), highlight=False, markup=False)
+        for difference in made["differences"]:
+            numbers = "  ".join(f"{key}={value}" for key, value in difference.items() if key != "what")
+            out.print(f"  {difference['what']}  {numbers}", highlight=False, markup=False)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found or not name.strip():
+        raise fail(f"--set is NAME=VALUE, not {text}", 2)
+    return name.strip(), value.strip()
+
+
 def as_row(job: Job) -> dict[str, Any]:
     """Return a job as the command line shows it."""
     return {
@@ -67,6 +176,7 @@ def as_row(job: Job) -> dict[str, Any]:
         "output_series_instance_uids": list(job.output_series_instance_uids),
         "parameters": dict(job.parameters),
         "rule": job.rule,
+        "rule_digest": job.rule_digest,
         "completion": job.completion,
         "progress": round(job.progress, 3),
     }

@@ -64,10 +64,11 @@ def died(process: "Child") -> Outcome:
     return Outcome(JobState.FAILED, f"its process ended without a result (exit code {code})")
 
 
-def check(heartbeat: "Heartbeat", stop: threading.Event) -> None:
+def check(heartbeat: "Heartbeat | None", stop: threading.Event | None) -> None:
     """Raise `LeaseLost` or `Stopped` where there is no use in going on."""
-    heartbeat.check()
-    if stop.is_set():
+    if heartbeat is not None:
+        heartbeat.check()
+    if stop is not None and stop.is_set():
         raise Stopped
 
 

@@ -25,7 +25,7 @@ DEFAULT_RULES = files("pacs.processing").joinpath("rules.toml").read_text(encodi
 TRIGGERS = ("series", "study", "manual")
 INPUTS = ("results", "source", "both")
 PRIORITIES = {"urgent": 1, "normal": 5, "low": 9}
-KEYS = (*"name on where after input take results run priority hours per_hour at_once".split(),)
+KEYS = (*"name on where after input take results run priority hours per_hour at_once send".split(),)
 FOLLOWING = ("input", "take", "results")
 """Keys that say something only of a rule with `after`."""
 _RESULT_KEYS = ("rule", "finding", "is", "certainty", "measure", "of", "value")
@@ -76,6 +76,7 @@ class Rule:
     hours: tuple[Window, ...] = ()
     per_hour: int = 0
     at_once: int = 0
+    send: tuple[str, ...] = ()
     digest: str = ""
     definition: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
@@ -177,7 +178,7 @@ def _rule(table: Any, registry: Mapping[str, Spec], places: Places, index: int) 
     on = table.get("on", "series")
     if on not in TRIGGERS:
         raise _At(f"on must be one of {', '.join(TRIGGERS)}", "on")
-    after = _names(table.get("after", []))
+    after = _names(table.get("after", []), "after", "rules")
     if after and on == "manual":
         raise _At("a rule that nobody's result wakes (manual) cannot come after another", "after")
     for key in FOLLOWING:
@@ -209,16 +210,17 @@ def _rule(table: Any, registry: Mapping[str, Spec], places: Places, index: int) 
         hours=_hours(table.get("hours", [])),
         per_hour=_count(table, "per_hour"),
         at_once=_count(table, "at_once"),
+        send=_names(table.get("send", []), "send", "peers, by AE title"),
         digest=hashlib.sha256(json.dumps(table, sort_keys=True, default=str).encode()).hexdigest(),
         definition=table,
         lines={"": places.line(index), **lines},
     )
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: Any, key: str, what: str) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
-        raise _At('after must be a list of names of rules, such as ["lungs on CT"]', "after")
+        raise _At(f"{key} must be a text or a list of them: {what}", key)
     return tuple(dict.fromkeys(names))
 
 

@@ -96,10 +96,10 @@ def _attempt(
         return Outcome(JobState.FAILED, f"processor {job.processor} {job.version} is not installed here")
     try:
         parameters = spec.bind(job.parameters)
-        inputs = _inputs(archive, job)
+        inputs = inputs_of(archive, job)
         if not inputs:
             return Outcome(JobState.SKIPPED, "its input is no longer in the archive")
-        outcome = _isolated(archive, spec, job, parameters, inputs, claim, heartbeat, stop)
+        outcome = run_isolated(archive, spec, job, parameters, inputs, claim, heartbeat, stop)
         if outcome.state is JobState.SUCCEEDED and outcome.received:
             heartbeat.check()
             archive.index.chains.found(claim, _findings(outcome.received))
@@ -143,7 +143,7 @@ def _end(archive: Archive, job: Job, claim: Claim, outcome: Outcome) -> JobState
     return outcome.state
 
 
-def _inputs(archive: Archive, job: Job) -> list[list[Stored]]:
+def inputs_of(archive: Archive, job: Job) -> list[list[Stored]]:
     """The instances of each input series, in the order of the job."""
     found = archive.index.locate(
         study_instance_uids=[job.study_instance_uid], series_instance_uids=list(job.series_instance_uids)
@@ -154,16 +154,20 @@ def _inputs(archive: Archive, job: Job) -> list[list[Stored]]:
     return [instances for instances in series.values() if instances]
 
 
-def _isolated(
+def run_isolated(
     archive: Archive,
     spec: Spec,
     job: Job,
     parameters: Mapping[str, object],
     inputs: Sequence[Sequence[Stored]],
     claim: Claim,
-    heartbeat: Heartbeat,
-    stop: threading.Event,
+    heartbeat: Heartbeat | None = None,
+    stop: threading.Event | None = None,
 ) -> Outcome:
+    """Run a processor on these instances in a process of its own, and return how that ended; nothing is stored.
+
+    Raises `LeaseLost` or `Stopped` as `heartbeat` and `stop` say; without either it goes on to its end.
+    """
     settings = archive.settings.processing
     timeout_s = min(settings.timeout_s, spec.timeout_s or settings.timeout_s)
     head = {
@@ -205,8 +209,8 @@ def _listen(
     reader: wire.Reader,
     claim: Claim,
     job: Job,
-    heartbeat: Heartbeat,
-    stop: threading.Event,
+    heartbeat: Heartbeat | None,
+    stop: threading.Event | None,
     deadline: float,
     timeout_s: float,
 ) -> Outcome:

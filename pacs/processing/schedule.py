@@ -10,13 +10,14 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pacs.index.database import Index
 from pacs.logs import get_logger
 from pacs.model.errors import NotFound, Unavailable
-from pacs.model.job import HeldSeries, NewJob, RuleVersion
+from pacs.model.job import HeldSeries, Job, JobState, NewJob, RuleVersion
 from pacs.ports import Clock, Queue
 from pacs.processing import routes
 from pacs.processing import rules as rules_file
@@ -27,6 +28,7 @@ from pacs.processing.planning import Headers, Planner, new_job, study_inputs
 from pacs.processing.registry import discover
 from pacs.processing.routes import Route, load_routes, routes_path
 from pacs.processing.rules import Rule
+from pacs.processing.sending import send_job
 from pacs.processing.stored_headers import HeaderReader
 from pacs.processing.watched import Watched
 from pacs.queue import CeleryQueue, broker_url
@@ -106,11 +108,30 @@ class Scheduler:
         """Ask the rules that come after jobs that have ended; returns how many jobs they made."""
         count = 0
         for ended in self._index.chains.to_follow():
-            made = self._index.chains.followed(ended.job_id, self._planner.follow(self.rules, ended))
+            new = [*self._planner.follow(self.rules, ended), *self._sends(ended)]
+            made = self._index.chains.followed(ended.job_id, new)
             if made:
                 log.info("followed", job_id=ended.job_id, rule=ended.rule, count=len(made))
             count += len(made)
         return count
+
+    def _sends(self, ended: Job) -> list[NewJob]:
+        """The jobs that send results to where their rule wants them."""
+        if ended.state is not JobState.SUCCEEDED or not ended.output_series_instance_uids:
+            return []
+        return [
+            send_job(
+                self._index,
+                peer,
+                ended.study_instance_uid,
+                ended.output_series_instance_uids,
+                rule=f"results of {rule.name}",
+                completion=f"made by {ended.processor}",
+            )
+            for rule in self.rules
+            if rule.name == ended.rule
+            for peer in rule.send
+        ]
 
     def _ring(self) -> int:
         now = self._clock()
@@ -206,6 +227,32 @@ def ask(
         raise NotFound(f"{spec.name} has no input there: it works on one {spec.level}")
     job = new_job(index, spec, given, study_instance_uid, inputs, rule=by, completion="asked for")
     made = index.jobs.add([job])
+    return made[0] if made else None
+
+
+def ask_again(index: Index, registry: Mapping[str, Spec], job: Job, changes: Mapping[str, Any]) -> str | None:
+    """Make a job like another one, with the processor as it is now and some parameters changed; None where it was made before.
+
+    It supersedes the other one, whose results stay beside its own. Raises `NotFound` where the processor is not installed,
+    `ParameterError` for parameters that it has not.
+    """
+    spec = registry.get(job.processor)
+    if spec is None:
+        raise NotFound(f"the processor {job.processor} is not installed here")
+    known = {one.name for one in spec.parameters}
+    kept = {name: value for name, value in job.parameters.items() if name in known}
+    new = new_job(
+        index,
+        spec,
+        {**kept, **changes},
+        job.study_instance_uid,
+        job.series_instance_uids,
+        rule=job.rule,
+        completion="asked for again",
+    )
+    parents = tuple(index.chains.parents(job.job_id))
+    same = {"rule_digest": job.rule_digest, "step": job.step, "subject": job.subject, "priority": job.priority}
+    made = index.jobs.add([replace(new, parents=parents, **same)])  # type: ignore[arg-type]  # names and types of NewJob
     return made[0] if made else None
 
 
