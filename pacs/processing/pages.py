@@ -7,9 +7,11 @@ from typing import Any
 from pacs.processing.api import Spec
 from pacs.processing.scoring import Measured
 
+PUBLIC = "## On public images"
 
-def page(spec: Spec, measured: Measured) -> str:
-    """Return a processor's page."""
+
+def page(spec: Spec, measured: Measured, public: Measured | None = None, before: str = "") -> str:
+    """Return a processor's page; what it said of public images `before` stays where they were not measured now."""
     module = inspect.getmodule(spec.function)
     assert module is not None and module.__doc__ is not None
     summary, sources, *rest = inspect.cleandoc(module.__doc__).split("\n\n")
@@ -32,13 +34,23 @@ def page(spec: Spec, measured: Measured) -> str:
             f"{one.low:g} to {one.high:g} {one.unit}".strip() if one.high is not None else ""
         )
         lines.append(f"| `{one.name}` | {one.default} | {allowed} | {one.help} |")
-    lines += ["", "## Measured", "", f"On {measured.phantom}.", "", "| measure | value |", "|---|---|"]
+    lines += ["", "## Measured", "", f"On {measured.phantom}.", "", *_tables(measured), ""]
+    if public is not None:
+        lines += [PUBLIC, "", f"![{public.caption}]({spec.name}-public.png)", "", f"*{public.caption}.*", ""]
+        lines += [f"On {public.phantom}.", "", *_tables(public), ""]
+    elif PUBLIC in before:
+        lines += [PUBLIC + before.partition(PUBLIC)[2].rpartition("Written by ")[0].rstrip(), ""]
+    lines += [f"Written by `pacs score {spec.name} --pages docs/processors`; the same numbers are bounded by a test.", ""]
+    return "\n".join(lines)
+
+
+def _tables(measured: Measured) -> list[str]:
+    lines = ["| measure | value |", "|---|---|"]
     lines += [f"| {measure} | {value:g} |" for measure, value in measured.scores.items()]
     for title, (head, *rows) in measured.tables.items():
         lines += ["", f"### {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         lines += [f"| {' | '.join(row)} |" for row in rows]
-    lines += ["", f"Written by `pacs score {spec.name} --pages docs/processors`; the same numbers are bounded by a test.", ""]
-    return "\n".join(lines)
+    return lines
 
 
 def _conditions(when: Mapping[str, Any]) -> str:

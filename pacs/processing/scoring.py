@@ -1,13 +1,15 @@
 """How well a processor does: what a measurement says, how it is found, and the figures that measurements share.
 
-A score is a function without arguments that returns `Measured`, named by an entry point of the group `mini_pacs.scores` under
-the processor's name. `pacs score` runs it and writes the processor's page; a test bounds the same numbers.
+A score is a module named by an entry point of the group `mini_pacs.scores` under the processor's name. Its `score()` measures
+on phantoms and returns `Measured`; `on_public(folder)`, where it has one, measures on public images in known folders below
+`folder`, and returns `None` where they are not there. `pacs score` runs both and writes the page; tests bound the same numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,12 +40,21 @@ class Measured:
     tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
 
 
-Score = Callable[[], Measured]
+@dataclass(frozen=True)
+class Scorer:
+    """The two measurements of a processor."""
+
+    score: Callable[[], Measured]
+    on_public: Callable[[Path], Measured | None] | None
 
 
-def scored() -> dict[str, Score]:
+def scored() -> dict[str, Scorer]:
     """Return every score by its processor's name."""
-    return {point.name: cast(Score, point.load()) for point in sorted(entry_points(group=GROUP), key=lambda one: one.name)}
+    found = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+        module = point.load()
+        found[point.name] = Scorer(module.score, getattr(module, "on_public", None))
+    return found
 
 
 def spec_of(function: Any) -> Spec:
