@@ -10,7 +10,6 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 
 import making
 import psutil
@@ -112,11 +111,16 @@ class Attacker:
             one.close()
 
     def _shout(self, noise: bytes) -> None:
-        with socket.create_connection(("127.0.0.1", self._door.port), timeout=20) as connection, suppress(ConnectionError):
-            connection.sendall(noise)
-            connection.shutdown(socket.SHUT_WR)
-            while read_pdu(connection)[0]:
-                pass
+        with socket.create_connection(("127.0.0.1", self._door.port), timeout=20) as connection:
+            try:
+                connection.sendall(noise)
+                connection.shutdown(socket.SHUT_WR)
+                while read_pdu(connection)[0]:
+                    pass
+            except TimeoutError:
+                raise
+            except OSError:
+                return  # the server was quicker to hang up
 
     def _ask(self, abstract_syntax: str, command: bytes, body: bytes) -> None:
         """Send a request and read its answers; an association that the server has ended is opened anew the next time."""
@@ -138,7 +142,9 @@ class Attacker:
                 if answer.get(messages.MESSAGE_ID_RESPONDED_TO) == ECHO_ID:
                     self._open[abstract_syntax] = connection
                     return
-        except ConnectionError:
+        except TimeoutError:
+            raise
+        except OSError:
             connection.close()
 
 
