@@ -16,6 +16,7 @@ from pacs.cli import (
     phantom,
     processors,
     quarantine,
+    remote,
     rules,
     score,
     serve,
@@ -61,7 +62,9 @@ for name in ("scp", "web", "schedule", "worker"):
 app.command("studies", rich_help_panel=USE)(studies.studies)
 app.command("get", rich_help_panel=USE)(studies.get)
 app.command("import", rich_help_panel=USE)(studies.import_files)
-app.command("send", rich_help_panel=USE)(studies.send)
+app.command("send", rich_help_panel=USE)(remote.send)
+for name in ("find", "move", "commit", "push"):
+    app.command(name, rich_help_panel=USE)(getattr(remote, name))
 app.add_typer(jobs.app, name="jobs", rich_help_panel=USE)
 app.add_typer(rules.app, name="rules", rich_help_panel=USE)
 app.add_typer(processors.app, name="processors", rich_help_panel=USE)

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from pacs.archive import Archive
 from pacs.cli.console import err
-from pacs.dimse import scu
+from pacs.dimse import outbound, scu
 from pacs.model.job import Job, JobState
 from pacs.phantoms import petct
 from pacs.settings import Settings
@@ -43,7 +43,7 @@ def journey(settings: Settings, folder: Path) -> Iterator[Finding]:
     sent: dict[str, Dataset] = {one.SOPInstanceUID: one for paths in files.values() for one in map(pydicom.dcmread, paths)}
     with err.status(f"Sending {len(sent)} images by C-STORE …"):
         began = time.monotonic()
-        report = scu.send([path for paths in files.values() for path in paths], *archive_at, calling="DEMOSCANNER")
+        report = outbound.send([path for paths in files.values() for path in paths], *archive_at, calling="DEMOSCANNER")
     took = time.monotonic() - began
     yield Finding("every image answered 0000", report.stored == len(sent), f"{report.stored} of {len(sent)} in {took:.1f} s")
 

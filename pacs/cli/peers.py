@@ -2,6 +2,7 @@
 
 import datetime
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -16,8 +17,8 @@ app = typer.Typer(
 @app.command()
 def add(
     ae_title: Annotated[str, typer.Argument(metavar="AET")],
-    host: str,
-    port: int,
+    host: Annotated[str, typer.Argument(help="Its host, or the URL of its DICOMweb service, to which we send by STOW-RS.")],
+    port: Annotated[int, typer.Argument(help="Its port; a URL brings its own.")] = 0,
     may: Annotated[
         str,
         typer.Option(help=f"What it may ask of us, a list of {', '.join(SERVICES)}; worklist shows it original identities."),
@@ -35,6 +36,9 @@ def add(
     warn: Annotated[
         bool, typer.Option("--warn", help="Answer what it stores with B000, because de-identification changed it, not 0000.")
     ] = False,
+    as_stored: Annotated[
+        bool, typer.Option("--as-stored", help="Over DICOMweb, send the archive's compression (HTJ2K), not Explicit VR LE.")
+    ] = False,
     availability: Annotated[
         bool,
         typer.Option("--availability", help="Tell it of complete studies and results (Instance Availability Notification)."),
@@ -46,15 +50,29 @@ def add(
         raise fail("an AE title has 1 to 16 ASCII characters and no backslash", 2)
     if not allowed <= set(SERVICES):
         raise fail(f"--may takes a list of {', '.join(SERVICES)}", 2)
+    url = host.rstrip("/") if "://" in host else ""
+    if url:
+        host, port = _place(url)
     if not 1 <= port <= 65535:
         raise fail("a port lies between 1 and 65535", 2)
     if identity not in IDENTITIES:
         raise fail(f"--identity takes one of {', '.join(IDENTITIES)}", 2)
-    chosen = {"tls": tls, "any-address": any_address, "user": user, "warn": warn, "availability": availability}
+    chosen = {"tls": tls, "any-address": any_address, "user": user, "warn": warn, "as-stored": as_stored}
+    chosen["availability"] = availability
     options = frozenset(name for name, given in chosen.items() if given)
     with open_archive("cli") as (_, archive):
-        archive.index.peers.add(Peer(ae_title.strip(), host, port, allowed, identity, options))
-    out.print(f"{ae_title.strip()} is {host}:{port}", highlight=False)
+        archive.index.peers.add(Peer(ae_title.strip(), host, port, allowed, identity, options, url))
+    out.print(f"{ae_title.strip()} is {url or f'{host}:{port}'}", highlight=False)
+
+
+def _place(url: str) -> tuple[str, int]:
+    """Return host and port of a URL. Raises the one-line exit where it has none."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        raise fail("the URL of a DICOMweb service begins with http:// or https://", 2) from None
+    return parts.hostname or "", port
 
 
 @app.command("list")
@@ -66,6 +84,7 @@ def list_peers(as_json: Json = False) -> None:
                 "ae_title": peer.ae_title,
                 "host": peer.host,
                 "port": peer.port,
+                "url": peer.url,
                 "may": sorted(peer.may),
                 "identity": peer.identity,
                 "options": sorted(peer.options),
@@ -102,6 +121,8 @@ def echo(ae_title: Annotated[str, typer.Argument(metavar="AET")]) -> None:
         peer = archive.index.peers.get(ae_title)
         if peer is None:
             raise fail(f"there is no peer {ae_title}; add it with `pacs peers add {ae_title} HOST PORT`")
+        if peer.url:
+            raise fail(f"{ae_title} is a DICOMweb server, which has no C-ECHO; try it with `pacs push`", 2)
         with one_line_errors():
             secured = tls.for_peer(settings.dicom, peer)
             scu.echo(peer.host, peer.port, peer.ae_title, calling=settings.dicom.ae_title, tls=secured)

@@ -1,4 +1,4 @@
-"""What is in the archive, and the ways in and out of it from the command line: studies, get, import, send."""
+"""What is in the archive, and the ways in and out of it from the command line: studies, get, import."""
 
 import os
 import uuid
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pacs.cli.console import Json, emit, err, fail, one_line_errors, open_archive, out, progress, show
+from pacs.cli.console import Json, emit, err, fail, open_archive, out, progress, show
 from pacs.model.errors import ArchiveError, DataSetMismatch, NotUnderstood, Quarantined, SOPClassNotSupported
 from pacs.model.instance import Origin, Received
 
@@ -46,7 +46,7 @@ def studies(
 
 
 def get(
-    uid: Annotated[str, typer.Argument(help="A Study, Series or SOP Instance UID of this archive.")],
+    uid: Annotated[str, typer.Argument(help="A Study, Series or SOP Instance UID of this archive; with --from a Study UID.")],
     folder: Annotated[Path, typer.Option("-o", "--output", help="Folder to write DICOM files to.")] = Path(),
     as_stored: Annotated[
         bool, typer.Option("--as-stored", help="Keep the archive's compression (HTJ2K); most viewers want not.")
@@ -55,11 +55,23 @@ def get(
         bool,
         typer.Option("--sealed-identity", help="Add the original identity, encrypted for deid.recipient_certificate alone."),
     ] = False,
+    where: Annotated[
+        str, typer.Option("--from", metavar="PEER", help="Fetch from another server (C-GET): a peer's name, or HOST:PORT.")
+    ] = "",
+    series: Annotated[str, typer.Option(metavar="UID", help="With --from, only this series of the study.")] = "",
+    ae_title: Annotated[str, typer.Option("--aet", help="AE title of the server, where --from is HOST:PORT.")] = "MINIPACS",
+    calling: Annotated[str, typer.Option(help="With --from, the AE title we call ourselves; empty: ours.")] = "",
+    tls: Annotated[bool, typer.Option("--tls", help="With --from, speak TLS.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a study, series or instance as DICOM files: DIR/STUDY/SERIES/INSTANCE.dcm."""
+    """Write a study, series or instance as DICOM files: DIR/STUDY/SERIES/INSTANCE.dcm, or with --from DIR/INSTANCE.dcm."""
     from pacs import retrieve
 
+    if where:
+        from pacs.cli.remote import get_from
+
+        get_from(where, uid, series, folder, ae_title, calling, tls, as_json)
+        return
     accepted = None if as_stored else (EXPLICIT_VR_LITTLE_ENDIAN,)
     failed = 0
     with open_archive("cli") as (_, archive):
@@ -137,42 +149,6 @@ def import_files(
             f"{counts['failed']} failed, {counts['not_dicom']} not DICOM"
         )
     if counts["failed"] or counts["quarantined"]:
-        raise typer.Exit(1)
-
-
-def send(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="DICOM files or folders.", exists=True)],
-    to: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to send.")] = "127.0.0.1:11112",
-    ae_title: Annotated[str, typer.Option("--aet", help="AE title of the receiver.")] = "MINIPACS",
-    calling: Annotated[str, typer.Option(help="AE title we call ourselves.")] = "PACSSEND",
-    as_json: Json = False,
-) -> None:
-    """Send DICOM files to any server by C-STORE, each in the transfer syntax it has."""
-    from pacs.dimse import scu
-
-    host, _, port = to.rpartition(":")
-    if not host or not port.isdigit():
-        raise fail("--to takes HOST:PORT, for example 127.0.0.1:11112", 2)
-    files = list(walk(paths))
-    if not files:
-        raise fail("there is no file at these paths")
-    with one_line_errors(), progress(as_json) as bar:
-        task = bar.add_task("Sending", total=len(files))
-        report = scu.send(files, host, int(port), ae_title, calling=calling, on_progress=lambda _: bar.advance(task))
-    rows = [
-        {"path": str(one.path), "status": "" if one.status is None else f"{one.status:04X}", "reason": one.reason}
-        for one in report.results
-    ]
-    if as_json:
-        emit(rows)
-    else:
-        for row, one in zip(rows, report.results, strict=True):
-            if not one.stored:
-                err.print(
-                    f"{row['path']}: {row['status'] or 'not sent'} {row['reason']}".rstrip(), highlight=False, soft_wrap=True
-                )
-        out.print(f"{report.stored} of {len(rows)} stored by {ae_title}")
-    if report.failed:
         raise typer.Exit(1)
 
 

@@ -23,7 +23,7 @@ from pynetdicom.presentation import build_context
 from pacs.archive import Archive
 from pacs.dicom import elements, values
 from pacs.dicom.dictionary import tag_of, vr_of
-from pacs.dimse import identifier, messages, scu, server
+from pacs.dimse import identifier, messages, requestor, scu, server
 from pacs.dimse.lane import LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.model.instance import Stored
@@ -134,7 +134,7 @@ def stored(door: Door, *data_sets: Dataset, transfer_syntax_uid: str = "1.2.840.
         "127.0.0.1", door.port, "MINIPACS", "MODALITY", [(one, (transfer_syntax_uid,)) for one in classes], 20
     ) as association:
         return [
-            scu.store(
+            requestor.store(
                 association,
                 1 + 2 * classes.index(str(ds.SOPClassUID)),
                 sop_class_uid=str(ds.SOPClassUID),

@@ -13,7 +13,7 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import ModalityPerformedProcedureStep, ModalityPerformedProcedureStepRetrieve
 from workflow.orders import item
 
-from pacs.dimse import contexts, scu
+from pacs.dimse import contexts, requestor, scu
 from pacs.model.peer import USUAL, Peer
 from pacs.workflow.worklist import Worklist
 
@@ -213,7 +213,7 @@ def test_a_completed_step_settles_its_series_once_all_its_instances_are_here(war
     with scu._open("127.0.0.1", ward.port, "MINIPACS", "CT1", proposals, 20) as association:
         seen = []
         for number, ds in enumerate(images):
-            code = scu.store(
+            code = requestor.store(
                 association,
                 1,
                 sop_class_uid=str(ds.SOPClassUID),

@@ -18,7 +18,7 @@ from dimse.door import associate_bytes, echo, p_data, raw, read_pdu, until
 from whole import free_port
 
 from pacs.archive import Archive
-from pacs.dimse import messages, scu
+from pacs.dimse import messages, requestor, scu
 from pacs.dimse.lane import LaneAssociation
 from pacs.dimse.messages import Command
 from pacs.dimse.receivers import Board
@@ -44,7 +44,7 @@ class Listening:
     def send(self, association: LaneAssociation, instance: int) -> int:
         """Store an instance; returns the status."""
         ds = making.dataset(instance=instance)
-        return scu.store(
+        return requestor.store(
             association,
             1,
             sop_class_uid=CT,

@@ -10,7 +10,7 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
-from pacs.dimse import scu
+from pacs.dimse import outbound, scu
 from pacs.model.errors import NotUnderstood
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -21,9 +21,9 @@ def test_send_reports_every_file(door: Door, tmp_path: Path) -> None:
     files = making.write_files(tmp_path, making.ct_series(3))
     (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / "empty.dcm").write_bytes(b"")
-    told: list[scu.FileResult] = []
+    told: list[outbound.FileResult] = []
 
-    report = scu.send(
+    report = outbound.send(
         [tmp_path / "notes.txt", *files, tmp_path / "empty.dcm", tmp_path / "gone.dcm"],
         "127.0.0.1",
         door.port,
@@ -46,7 +46,7 @@ def test_send_takes_many_classes_over_several_associations(door: Door, tmp_path:
         path.write_bytes(making.part10(making.dataset(instance=number, SOPClassUID=sop_class)))
         files.append(path)
 
-    report = scu.send(files, "127.0.0.1", door.port, "MINIPACS")
+    report = outbound.send(files, "127.0.0.1", door.port, "MINIPACS")
 
     assert [one for one in report.failed if one.status is None] == []
 
@@ -64,7 +64,7 @@ def test_send_falls_back_to_what_the_peer_takes(tmp_path: Path, syntax: str) -> 
     path = tmp_path / "one.dcm"
     path.write_bytes(making.part10(ds))
     try:
-        report = scu.send([path], "127.0.0.1", server.server_address[1], "OLD")
+        report = outbound.send([path], "127.0.0.1", server.server_address[1], "OLD")
     finally:
         server.shutdown()
 
@@ -77,7 +77,7 @@ def test_a_peer_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     files = making.write_files(tmp_path, making.ct_series(1))
     port = dcmtk.free_port()
     with pytest.raises(scu.PeerUnavailable, match=str(port)):
-        scu.send(files, "127.0.0.1", port, "ANY")
+        outbound.send(files, "127.0.0.1", port, "ANY")
     with pytest.raises(scu.PeerUnavailable):
         scu.echo("127.0.0.1", port, "ANY")
     with pytest.raises(scu.PeerUnavailable):
@@ -92,7 +92,7 @@ def test_a_peer_that_rejects_us_is_unavailable(door: Door) -> None:
 
 def test_find_and_get_bring_back_what_was_sent(door: Door, tmp_path: Path) -> None:
     """The demo's way: send, find, get; files are as stored, one an instance."""
-    scu.send(making.write_files(tmp_path / "in", making.ct_series(3)), "127.0.0.1", door.port, "MINIPACS")
+    outbound.send(making.write_files(tmp_path / "in", making.ct_series(3)), "127.0.0.1", door.port, "MINIPACS")
     (study,) = scu.find("127.0.0.1", door.port, "MINIPACS", {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": ""})
     (tmp_path / "out").mkdir()
 
@@ -126,7 +126,9 @@ def test_send_goes_on_after_the_association_broke(tmp_path: Path) -> None:
     ae.add_supported_context(CT)
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, once)])
     try:
-        report = scu.send(making.write_files(tmp_path, making.ct_series(4)), "127.0.0.1", server.server_address[1], "SHAKY")
+        report = outbound.send(
+            making.write_files(tmp_path, making.ct_series(4)), "127.0.0.1", server.server_address[1], "SHAKY"
+        )
     finally:
         server.shutdown()
 
@@ -141,15 +143,15 @@ def test_send_gives_up_on_a_peer_that_went_away(tmp_path: Path) -> None:
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: 0)])
     files = making.write_files(tmp_path, making.ct_series(1)) * 200
 
-    def leave(result: scu.FileResult) -> None:
+    def leave(result: outbound.FileResult) -> None:
         if not told:
             server.shutdown()
             for association in server.active_associations:
                 association.abort()
         told.append(result)
 
-    told: list[scu.FileResult] = []
-    report = scu.send(files, "127.0.0.1", server.server_address[1], "GONE", on_progress=leave)
+    told: list[outbound.FileResult] = []
+    report = outbound.send(files, "127.0.0.1", server.server_address[1], "GONE", on_progress=leave)
 
     assert (report.stored, len(report.failed)) == (1, 199)
 
@@ -162,4 +164,4 @@ def test_the_data_sets_own_uid_counts_not_a_wrong_file_header(door: Door, tmp_pa
         making.part10(ds).replace(str(ds.SOPInstanceUID).encode(), b"1.2.3." + b"9" * (len(ds.SOPInstanceUID) - 6), 1)
     )
 
-    assert scu.send([path], "127.0.0.1", door.port, "MINIPACS").stored == 1
+    assert outbound.send([path], "127.0.0.1", door.port, "MINIPACS").stored == 1

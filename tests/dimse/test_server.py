@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from pynetdicom import AE, build_context, build_role
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
-from pacs.dimse import contexts, messages, scu, server
+from pacs.dimse import contexts, messages, requestor, scu, server
 from pacs.dimse.messages import Command
 from pacs.model.errors import ConfigurationError
 from pacs.model.peer import Peer
@@ -91,7 +91,7 @@ def test_s9_a_peer_may_do_only_what_it_is_configured_for(door: Door) -> None:
     ds = making.dataset()
 
     with scu._open("127.0.0.1", door.port, "MINIPACS", "READER", [(CT, (ExplicitVRLittleEndian,))], 10) as association:
-        code = scu.store(
+        code = requestor.store(
             association,
             1,
             sop_class_uid=CT,
@@ -313,8 +313,10 @@ def test_a13_an_object_larger_than_the_limit_is_answered_and_not_kept(open_door:
     ds = making.dataset()
 
     with scu._open("127.0.0.1", door.port, "MINIPACS", "T", [(CT, (ExplicitVRLittleEndian,))], 10) as association:
-        code = scu.store(association, 1, sop_class_uid=CT, sop_instance_uid="1.2.3", data_set=[bytes(3 << 20)], message_id=1)
-        again = scu.store(
+        code = requestor.store(
+            association, 1, sop_class_uid=CT, sop_instance_uid="1.2.3", data_set=[bytes(3 << 20)], message_id=1
+        )
+        again = requestor.store(
             association,
             1,
             sop_class_uid=CT,

@@ -15,7 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 from pacs import retrieve
 from pacs.committer import Committer
 from pacs.dicom import elements, values
-from pacs.dimse import messages, scu
+from pacs.dimse import messages, outbound, requestor, scu
 from pacs.dimse.messages import Command
 from pacs.model.errors import OutOfResources
 from pacs.model.instance import Location, Sealed
@@ -111,7 +111,9 @@ def test_s5_a_command_that_contradicts_its_data_set_is_a900(door: Door) -> None:
     """The SOP Instance UID of the command is not the data set's: nothing is stored."""
     ds = making.dataset()
     with scu._open("127.0.0.1", door.port, "MINIPACS", "T", [(CT, (ExplicitVRLittleEndian,))], 10) as association:
-        code = scu.store(association, 1, sop_class_uid=CT, sop_instance_uid="1.2.3", data_set=[making.encode(ds)], message_id=1)
+        code = requestor.store(
+            association, 1, sop_class_uid=CT, sop_instance_uid="1.2.3", data_set=[making.encode(ds)], message_id=1
+        )
 
     assert code == 0xA900
     assert rows(door) == []
@@ -121,7 +123,7 @@ def test_s6_what_cannot_be_parsed_is_c000_and_lies_in_quarantine(door: Door) -> 
     """A data set cut off within an element is refused; its bytes are kept encrypted, outside the archive."""
     ds = making.dataset()
     with scu._open("127.0.0.1", door.port, "MINIPACS", "T", [(CT, (ExplicitVRLittleEndian,))], 10) as association:
-        code = scu.store(
+        code = requestor.store(
             association,
             1,
             sop_class_uid=CT,
@@ -159,7 +161,7 @@ def test_s8_a_peer_that_wants_it_is_warned_of_coercion(door: Door) -> None:
 def test_s9_a_class_that_is_not_the_contexts_is_0122(door: Door) -> None:
     """The command names MR in a context negotiated for CT."""
     with scu._open("127.0.0.1", door.port, "MINIPACS", "T", [(CT, (ExplicitVRLittleEndian,))], 10) as association:
-        code = scu.store(
+        code = requestor.store(
             association,
             1,
             sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
@@ -212,7 +214,7 @@ def test_s20_every_priority_is_taken(door: Door) -> None:
     """0 MEDIUM, 1 HIGH, 2 LOW."""
     with scu._open("127.0.0.1", door.port, "MINIPACS", "T", [(CT, (ExplicitVRLittleEndian,))], 10) as association:
         for priority, ds in enumerate(making.ct_series(3)):
-            code = scu.store(
+            code = requestor.store(
                 association,
                 1,
                 sop_class_uid=CT,
@@ -274,7 +276,7 @@ def test_s14_real_files_in_every_transfer_syntax(door: Door, shared_data: Path) 
     files = sorted((shared_data / "transfer_syntaxes" / "ctimage_all").glob("*.dcm"))
     wanted = [one for one in files if not one.name.endswith(("4.53.dcm", "4.55.dcm"))]
 
-    report = scu.send(wanted, "127.0.0.1", door.port, "MINIPACS")
+    report = outbound.send(wanted, "127.0.0.1", door.port, "MINIPACS")
 
     assert [(one.path.name, one.reason) for one in report.failed] == []
     compression = sorted(one.transfer_syntax_uid.rpartition(".")[2] for one in held(door.archive))

@@ -16,7 +16,7 @@ from pydicom.uid import UID
 
 from pacs import retrieve
 from pacs.dicom import part10
-from pacs.dimse import scu
+from pacs.dimse import outbound, requestor, scu
 from pacs.standard import tables
 
 SR = "1.2.840.10008.5.1.4.1.1.88.11"
@@ -85,7 +85,7 @@ def test_s18_preamble_and_file_meta_are_ours(shared_door: Door, tmp_path: Path) 
     ds = making.dataset(study_uid="1.2.840.80.18", series_uid="1.2.840.80.18.1")
     path = tmp_path / "polyglot.dcm"
     path.write_bytes(b"MZ-not-a-picture".ljust(128, b"!") + making.part10(ds)[128:])
-    assert scu.send([path], "127.0.0.1", shared_door.port, "MINIPACS", calling="QUILLFEATHER").stored == 1
+    assert outbound.send([path], "127.0.0.1", shared_door.port, "MINIPACS", calling="QUILLFEATHER").stored == 1
 
     study = shared_door.archive.deidentifier.pseudonymous_uid("1.2.840.80.18")
     assert scu.get("127.0.0.1", shared_door.port, "MINIPACS", study, tmp_path / "out") == 1
@@ -144,7 +144,7 @@ def test_s20_priority_and_who_moved_are_not_mixed_up(shared_door: Door) -> None:
     with scu._open("127.0.0.1", shared_door.port, "MINIPACS", "T", proposals, 10) as association:
         for priority in (0, 1, 2):
             ds = making.dataset(instance=priority, study_uid="1.2.840.80.20", series_uid="1.2.840.80.20.1")
-            code = scu.store(
+            code = requestor.store(
                 association,
                 1,
                 sop_class_uid=str(ds.SOPClassUID),

@@ -6,7 +6,7 @@ import making
 from dimse.door import Door, answers, echo, stored, until
 from starlette.testclient import TestClient
 
-from pacs.dimse import contexts, scu
+from pacs.dimse import contexts, requestor, scu
 from pacs.dimse.messages import Command
 from pacs.web.metrics import exposition
 from pacs.web.server import create_app
@@ -76,7 +76,7 @@ def test_x7_a_long_association_is_counted_while_it_lasts(door: Door, monkeypatch
     proposals = [(str(one.SOPClassUID), ("1.2.840.10008.1.2.1",))]
     with scu._open("127.0.0.1", door.port, "MINIPACS", "CT1", proposals, 20) as association:
         for number in (1, 2):
-            scu.store(
+            requestor.store(
                 association,
                 1,
                 sop_class_uid=str(one.SOPClassUID),

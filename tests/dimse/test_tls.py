@@ -17,7 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
-from pacs.dimse import contexts, requestor, scu, server, tls
+from pacs.dimse import contexts, outbound, requestor, scu, server, tls
 from pacs.dimse.messages import Command
 from pacs.model.errors import ConfigurationError
 from pacs.model.peer import Peer
@@ -150,7 +150,7 @@ def test_a11_we_find_and_get_over_tls(door: Door, ours: Pair, tmp_path: Path) ->
     made = tls.client_context(door.archive.settings.dicom)
     uid = "1.2.840.3.1"
     files = making.write_files(tmp_path / "in", making.ct_series(6, study_uid=uid, series_uid=f"{uid}.1"))
-    assert scu.send(files, "127.0.0.1", door.port, "MINIPACS", tls=made).stored == 6
+    assert outbound.send(files, "127.0.0.1", door.port, "MINIPACS", tls=made).stored == 6
     study = door.archive.deidentifier.pseudonymous_uid(uid)
 
     assert scu.echo("127.0.0.1", door.port, "MINIPACS", tls=made) == 0
@@ -196,7 +196,7 @@ def test_a11_we_send_to_pynetdicom_over_tls(door: Door, theirs: Pair, authority:
     files = making.write_files(tmp_path, making.ct_series(2))
     try:
         made = tls.client_context(door.archive.settings.dicom)
-        assert scu.send(files, "127.0.0.1", listening.server_address[1], "SINK", tls=made).stored == 2
+        assert outbound.send(files, "127.0.0.1", listening.server_address[1], "SINK", tls=made).stored == 2
     finally:
         listening.shutdown()
     assert len(came) == 2
@@ -246,7 +246,10 @@ def test_a11_a_move_to_a_tls_peer_goes_over_tls(door: Door, authority: Authority
     """`pacs peers add … --tls`: asked over TLS, and storescp, which speaks TLS only, gets the study."""
     uid = "1.2.840.4.1"
     files = making.write_files(tmp_path / "in", making.ct_series(3, study_uid=uid, series_uid=f"{uid}.1"))
-    assert scu.send(files, "127.0.0.1", door.port, "MINIPACS", tls=tls.client_context(door.archive.settings.dicom)).stored == 3
+    assert (
+        outbound.send(files, "127.0.0.1", door.port, "MINIPACS", tls=tls.client_context(door.archive.settings.dicom)).stored
+        == 3
+    )
     port = dcmtk.free_port()
     door.archive.index.peers.add(Peer("SINK", "127.0.0.1", port, options=frozenset({"tls"})))
     (tmp_path / "out").mkdir()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from whole import running
 
-from pacs.dimse import scu
+from pacs.dimse import outbound, scu
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_disk_full(small_disk: Path, tmp_path: Path) -> None:
     with running(small_disk / "home", PACS_PROCESSING_ENABLED="false") as server:
         ballast.write_bytes(bytes(8 << 20))
 
-        first = scu.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
+        first = outbound.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
 
         stored = {one.path for one in first.results if one.stored}
         assert 10 < len(stored) < len(files), "some fit, some do not"
@@ -48,7 +48,7 @@ def test_disk_full(small_disk: Path, tmp_path: Path) -> None:
 
         ballast.unlink()
         left = [path for path in files if path not in stored][:4]
-        second = scu.send(left, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
+        second = outbound.send(left, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
         assert second.stored == len(left)
         (study,) = server.rows("studies")
         rows = server.rows("get", study["study_instance_uid"], "-o", str(tmp_path / "back"), timeout=120)

@@ -8,7 +8,7 @@ import pydicom
 import redis
 from whole import Server, running
 
-from pacs.dimse import scu
+from pacs.dimse import outbound
 from pacs.phantoms import petct
 
 
@@ -46,9 +46,9 @@ def test_nothing_in_the_clear(tmp_path: Path) -> None:
     assert leaks(tmp_path / "modality", wanted), "the search itself must be able to find"
 
     with running(tmp_path / "home") as server:
-        report = scu.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
+        report = outbound.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
         assert report.stored == len(files)
-        scu.send(sorted(odd.iterdir()), "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
+        outbound.send(sorted(odd.iterdir()), "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
         server.pacs("import", str(odd), check=False)
         time.sleep(2)
         held = broker_content(server)

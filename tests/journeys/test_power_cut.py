@@ -18,7 +18,7 @@ from whole import Server, gone_by
 from pacs import retrieve
 from pacs.archive import Archive
 from pacs.committer import Committer
-from pacs.dimse import scu
+from pacs.dimse import outbound
 from pacs.ingest import ingest
 from pacs.model.instance import Stored
 from pacs.phantoms import petct
@@ -184,10 +184,10 @@ def test_kill_of_every_process_in_the_middle_of_a_send(tmp_path: Path) -> None:
     """kill -9 of all processes while a modality sends: what was answered 0000 is there, its jobs finish, nothing is doubled."""
     files = [path for paths in petct.write(tmp_path / "modality").values() for path in paths]
     server = Server(tmp_path / "home").start()
-    sent: list[scu.FileResult] = []
+    sent: list[outbound.FileResult] = []
 
     def send() -> None:
-        scu.send(
+        outbound.send(
             files,
             "127.0.0.1",
             server.dicom_port,
@@ -211,7 +211,7 @@ def test_kill_of_every_process_in_the_middle_of_a_send(tmp_path: Path) -> None:
     try:
         (study,) = server.rows("studies")
         assert len(answered) <= study["instances"] <= len(answered) + 64
-        again = scu.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
+        again = outbound.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
         assert again.stored == len(files)
         server.pacs("jobs", "--wait", "--timeout", "240")
         jobs = server.rows("jobs")

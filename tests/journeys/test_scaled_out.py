@@ -7,7 +7,7 @@ import pydicom
 from services import postgres_database, valkey
 from whole import running
 
-from pacs.dimse import scu
+from pacs.dimse import outbound
 
 
 def test_postgresql_and_an_external_broker(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_postgresql_and_an_external_broker(tmp_path: Path) -> None:
             PACS_BROKER_URL=f"redis+socket://{valkey()}",
         ) as server,
     ):
-        report = scu.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
+        report = outbound.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
         server.pacs("jobs", "--wait", "--timeout", "120")
         jobs = server.rows("jobs")
         (study,) = server.rows("studies")
