@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from pacs.codec.transcode import Codec
-from pacs.committer import Committer
+from pacs.committer import Committer, replay
 from pacs.deid.markers import TRIAL_KEYWORDS
 from pacs.deid.policy import with_own
 from pacs.deid.profile import Deidentifier
@@ -75,6 +76,9 @@ class Archive:
         ring = KeyRing.open(home / "keys" / "study-keys.db", image_keys)
         segments, tiers = _stores(settings, writer, identity_keys.derive("bucket").hex()[:32])
         objects: ObjectStore = tiers or segments
+        sealer = Sealer(ring)
+        # Rows that a power cut undid must be back before a record behind them has its row (docs/adr/0019).
+        segments.reopened = partial(replay, segments, sealer, index)
         vault = _vault(settings, identity_keys, writer) if settings.deid.vault else None
         scratch = Scratch(home / "scratch", floor_bytes=settings.store.floor_mb << 20)
         large_bytes = settings.store.large_mb << 20
@@ -90,7 +94,7 @@ class Archive:
                 collect_taken=vault is not None,
             ),
             codec=Codec(settings.store.codec, settings.store.prove_every, scratch),
-            sealer=Sealer(ring),
+            sealer=sealer,
             objects=objects,
             index=index,
             quarantine=Quarantine(home / "quarantine", image_keys, index.quarantine, floor_bytes=settings.store.floor_mb << 20),

@@ -142,6 +142,7 @@ def _arrival(archive: Archive, received: Received, deidentified: Deidentified, d
             origin=received.origin,
             pending=deidentified.pending,
             report=deidentified.report,
+            source=received.source,
         ),
         origin=received.origin,
         source=received.source,

@@ -6,13 +6,15 @@ records themselves, so that the log is the truth and the index follows it.
 
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 from pacs.archive import Archive, key_house
+from pacs.committer import replay
 from pacs.index import schema
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, IntegrityError, Unavailable
-from pacs.model.instance import IndexEntry, Location, Origin
+from pacs.model.instance import IndexEntry, Location
 from pacs.settings import Settings, as_toml
 from pacs.store.keyhouse import NAMES
 from pacs.store.keys import KeyRing
@@ -47,25 +49,14 @@ def prepare(settings: Settings) -> bool:
 
 
 def recover(archive: Archive) -> int:
-    """Write the rows of records that have none; call it before anything serves. Returns how many were restored.
-
-    Objects that a job made are left out: they become visible with the job's end, and the job runs again to the same bytes.
-    """
+    """Write the rows of records that have none; call it before anything serves. Returns how many were restored."""
     if archive.vault is not None:
         archive.vault.recover()
     restored = 0
     if archive.tiers is not None:
         _begin(archive.tiers)
     for container in archive.objects.containers(local=True):
-        for location, record in archive.objects.records(container, archive.index.high_water(container)):
-            try:
-                entry = archive.sealer.open_entry(record)
-            except IntegrityError:
-                # Never acknowledged, or damaged since: `pacs verify` names it; it must not stop the start.
-                log.error("record_unreadable", location_container=container)
-                continue
-            if entry.origin is not Origin.PROCESSOR:
-                restored += archive.index.restore(entry, location) or _moved(archive, entry, location)
+        restored += replay(archive.objects, archive.sealer, archive.index, container, otherwise=partial(_moved, archive))
     if archive.tiers is not None:
         archive.tiers.walked()
     restored += _recover_quarantine(archive)

@@ -24,6 +24,8 @@ T = TypeVar("T")
 Row = sa.Row[*tuple[Any, ...]]
 """A row of any columns."""
 _TRIES = 6
+_BUSY_S = 10.0
+_LOOK_AGAIN_S = 0.0003
 _FEED_LOCK = 0x6D70_6663
 
 
@@ -35,6 +37,7 @@ class Connections:
         self.engine = make_engine(url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._writer = self.engine.execution_options(pacs_write=True)
+        self._replayed = make_engine(url, waits=False).execution_options(pacs_write=True) if self.is_sqlite else self._writer
         self._statements: dict[str, Any] = {}
 
     @contextmanager
@@ -49,11 +52,16 @@ class Connections:
         with _translated(), self._writer.begin() as connection:
             yield connection
 
-    def retrying(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work` in a write transaction; again where another one came first (a row of the same UID, a deadlock)."""
+    def retrying(self, work: Callable[[sa.Connection], T], *, replayed: bool = False) -> T:
+        """Run `work` in a write transaction; again where another one came first (a row of the same UID, a deadlock).
+
+        With `replayed`, SQLite does not wait for the disk: a power cut may undo the last of these transactions, so `work` must
+        write only what the next start writes again. Any other transaction makes those before it durable with itself.
+        """
+        writer = self._replayed if replayed else self._writer
         for attempt in range(1, _TRIES + 1):
             try:
-                with self._writer.begin() as connection:
+                with writer.begin() as connection:
                     return work(connection)
             except DBAPIError as error:
                 if not (isinstance(error, IntegrityError) or _sqlstate(error) in ("40001", "40P01")):
@@ -127,10 +135,14 @@ class Connections:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+        self._replayed.dispose()
 
 
-def make_engine(url: str) -> sa.Engine:
-    """Return an engine with our connection settings. Raises `ConfigurationError` for a URL of another kind."""
+def make_engine(url: str, *, waits: bool = True) -> sa.Engine:
+    """Return an engine with our connection settings. Raises `ConfigurationError` for a URL of another kind.
+
+    SQLite: without `waits`, a commit does not wait for the disk.
+    """
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError as error:
@@ -140,7 +152,7 @@ def make_engine(url: str) -> sa.Engine:
         if not parsed.database or parsed.database == ":memory:":
             raise ConfigurationError("database.url: SQLite must be a file, sqlite:///path")
         engine = sa.create_engine(parsed, pool_size=8, max_overflow=56, **options)
-        sa.event.listen(engine, "connect", _connected)
+        sa.event.listen(engine, "connect", _connected if waits else _connected_without_wait)
         sa.event.listen(engine, "begin", _begun)
         return engine
     if parsed.get_backend_name() != "postgresql":
@@ -160,14 +172,38 @@ def _dumps(value: Mapping[str, Any]) -> str:
 def _connected(connection: sqlite3.Connection, _: object) -> None:
     # Transactions are ours to begin: the driver would begin them late, and DEFERRED (see `_begun`).
     connection.isolation_level = None
-    for pragma in ("busy_timeout=10000", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={_BUSY_S * 1000:.0f}", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _connected_without_wait(connection: sqlite3.Connection, record: object) -> None:
+    _connected(connection, record)
+    for pragma in ("synchronous=NORMAL", "wal_autocheckpoint=4000"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begun(connection: sa.Connection) -> None:
     # Busy_timeout does not help a reader that turns writer while another writes: it fails at once. Begin as a writer.
     write = connection.get_execution_options().get("pacs_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    if not write:
+        connection.exec_driver_sql("BEGIN")
+        return
+    # SQLite's own waiting looks again after 1, 2, 5, 10 ms and more; transactions here take less than the first of them.
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    deadline = time.monotonic() + _BUSY_S
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise OperationalError("BEGIN IMMEDIATE", None, error) from error
+            time.sleep(_LOOK_AGAIN_S)
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={_BUSY_S * 1000:.0f}")
 
 
 def _sqlstate(error: DBAPIError) -> str:

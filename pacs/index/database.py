@@ -4,6 +4,7 @@ One object for all of it, made by `archive.py`; its parts are modules of this ro
 written in one transaction: the instances of a group, their counters, and the end of the job that made them.
 """
 
+import contextlib
 import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -112,6 +113,12 @@ class Index:
                 feed.record(self._connections, connection, ended)
             return stored
 
+        if finishing is None and not any(one.derived for one in group):
+            # The records are durable, and the next start writes the rows of those that have none (docs/adr/0019).
+            with contextlib.suppress(write.NotReplayed):
+                return self._connections.retrying(
+                    lambda c: write.add(self._connections, c, group, now, self._conflict, replayed=True), replayed=True
+                )
         return self._connections.retrying(work)
 
     def restore(self, entry: IndexEntry, location: Location) -> bool:

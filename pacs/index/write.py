@@ -79,7 +79,7 @@ class Incoming:
             study_key_id=entry.study_key_id,
             location=location,
             origin=entry.origin,
-            source="",
+            source=entry.source,
             association="",
             policy=entry.policy,
             levels=split(entry.attributes),
@@ -160,13 +160,24 @@ def stored_of(row: Sequence[Any], *, fresh: bool, attributes: Mapping[str, str] 
     )
 
 
+class NotReplayed(Exception):
+    """A replay of the records would not write all that this group writes."""
+
+
 def add(
-    connections: Connections, connection: sa.Connection, group: Sequence[Incoming], now: float, conflict: str = "version"
+    connections: Connections,
+    connection: sa.Connection,
+    group: Sequence[Incoming],
+    now: float,
+    conflict: str = "version",
+    *,
+    replayed: bool = False,
 ) -> list[Stored]:
     """Write a group within the transaction of `connection`; one answer for each, in order. Repeatable after a rollback.
 
     `conflict` says what other content under a known UID is: "version" keeps it beside the first, "replace" makes it current,
-    "reject" raises `InstanceConflict`. What was made here is always kept beside: nobody sends it again.
+    "reject" raises `InstanceConflict`. What was made here is always kept beside: nobody sends it again. With `replayed`, raises
+    `NotReplayed` where there is a further version: its event, and what it replaced, must not be undone by a power cut.
     """
     connections.lock_studies(connection, {one.key.study_instance_uid for one in group})
     known = _known(connections, connection, group)
@@ -182,6 +193,8 @@ def add(
             raise InstanceConflict(
                 "an instance of this SOP Instance UID is stored with other content (store.conflict = reject)"
             )
+        if equal is None and versions and replayed:
+            raise NotReplayed
         if equal is None:
             equal = one.stored(version=max((other.version for other in versions.values()), default=0) + 1)
             fresh.append((one, equal.version))

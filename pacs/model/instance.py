@@ -155,6 +155,7 @@ class IndexEntry:
     received_digest: bytes | None = None
     report: Mapping[str, int] = field(default_factory=dict)
     repeatable: bool = False
+    source: str = field(default="", repr=False)
     at: float = 0.0
 
 

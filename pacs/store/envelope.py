@@ -41,6 +41,7 @@ class Sealer:
         pending: tuple[str, ...] = (),
         received_digest: bytes | None = None,
         report: Mapping[str, int] | None = None,
+        source: str = "",
     ) -> Sealed:
         """Encrypt one instance under its study's key, with a fresh object id."""
         study_key_id, study_key = self._ring.for_study(encoded.key.study_instance_uid)
@@ -54,6 +55,7 @@ class Sealer:
             pending=pending,
             received_digest=received_digest,
             report=report,
+            source=source,
             at=self._clock(),
         )
 
@@ -121,6 +123,7 @@ def seal(
     pending: tuple[str, ...] = (),
     received_digest: bytes | None = None,
     report: Mapping[str, int] | None = None,
+    source: str = "",
     at: float = 0.0,
 ) -> Sealed:
     """Encrypt one instance; pure. An object id must never be used for two contents."""
@@ -144,6 +147,8 @@ def seal(
         entry["report"] = dict(report)
     if encoded.repeatable:
         entry["repeatable"] = True
+    if source:
+        entry["source"] = source
     if at:
         entry["at"] = at
     text = json.dumps(entry, separators=(",", ":"), sort_keys=True).encode("ascii")
@@ -366,6 +371,7 @@ def _entry(head: layout.Head, text: bytes) -> IndexEntry:
         received_digest=bytes.fromhex(entry["received"]) if "received" in entry else None,
         report=entry.get("report", {}),
         repeatable=entry.get("repeatable", False),
+        source=entry.get("source", ""),
         at=entry.get("at", 0.0),
     )
 

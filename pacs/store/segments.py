@@ -76,6 +76,8 @@ class SegmentStore:
         self._segment_bytes = segment_bytes
         self._floor_bytes = floor_bytes
         self._number_elsewhere = last_number
+        self.reopened: Callable[[str], object] = lambda container: None
+        """Called with the segment that is gone on with, before anything is written behind what it holds."""
         self._lock = threading.Lock()
         self._tail: _Tail | None = None
         self._lock_descriptor = -1
@@ -333,7 +335,13 @@ class SegmentStore:
                 self._claim_name()
             number, elsewhere = self._last_number(), self._number_elsewhere(self._writer)
             if number > elsewhere:
-                self._tail = _Tail.reopen(self._path, self._writer, number)
+                tail = _Tail.reopen(self._path, self._writer, number)
+                try:
+                    self.reopened(tail.container)
+                except BaseException:
+                    tail.close()
+                    raise
+                self._tail = tail
             else:
                 self._tail = _Tail.create(self._path, self._writer, elsewhere + 1)
         tail = self._tail
