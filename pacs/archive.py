@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from pacs.codec import packing
+from pacs.codec.haste import Haste
 from pacs.codec.transcode import Codec
 from pacs.committer import Committer, replay
 from pacs.deid.markers import TRIAL_KEYWORDS
@@ -41,6 +43,7 @@ class Archive:
     settings: Settings
     deidentifier: Deidentifier
     codec: Codec
+    haste: Haste
     sealer: Sealer
     objects: ObjectStore
     index: Index
@@ -56,13 +59,15 @@ class Archive:
     """The same as `objects`, where there is a bucket: for whoever sends, verifies and repairs."""
 
     @classmethod
-    def open(cls, settings: Settings, *, writer: str) -> "Archive":
+    def open(cls, settings: Settings, *, writer: str, share: int = 1) -> "Archive":
         """Open the archive of `settings.home`, which `pacs.sweep.prepare` has made.
 
         Parameters
         ----------
         writer : str
             Name of this process among those that write at the same time ("scp", "web", "worker-3"): each has its own segment.
+        share : int
+            How many processes like this one share the cores.
 
         Raises
         ------
@@ -76,7 +81,7 @@ class Archive:
         ring = KeyRing.open(home / "keys" / "study-keys.db", image_keys)
         segments, tiers = _stores(settings, writer, identity_keys.derive("bucket").hex()[:32])
         objects: ObjectStore = tiers or segments
-        sealer = Sealer(ring)
+        sealer = Sealer(ring, packing=packing)
         # Rows that a power cut undid must be back before a record behind them has its row (docs/adr/0019).
         segments.reopened = partial(replay, segments, sealer, index)
         vault = _vault(settings, identity_keys, writer) if settings.deid.vault else None
@@ -94,6 +99,12 @@ class Archive:
                 collect_taken=vault is not None,
             ),
             codec=Codec(settings.store.codec, settings.store.prove_every, scratch),
+            haste=Haste(
+                settings.store.compress,
+                max(1, len(os.sched_getaffinity(0)) // share) if hasattr(os, "sched_getaffinity") else 1,
+                backlog=index.upkeep.count_deferred,
+                backlog_limit=settings.store.compress_backlog,
+            ),
             sealer=sealer,
             objects=objects,
             index=index,
@@ -118,9 +129,9 @@ class Archive:
 
     @classmethod
     @contextmanager
-    def opened(cls, settings: Settings, *, writer: str) -> Iterator["Archive"]:
+    def opened(cls, settings: Settings, *, writer: str, share: int = 1) -> Iterator["Archive"]:
         """Open for a `with` block."""
-        archive = cls.open(settings, writer=writer)
+        archive = cls.open(settings, writer=writer, share=share)
         try:
             yield archive
         finally:

@@ -133,7 +133,8 @@ def _quarantine(archive: Archive, received: Received, kind: str, reason: str) ->
 
 
 def _arrival(archive: Archive, received: Received, deidentified: Deidentified, digest: bytes) -> Arrival:
-    encoded = archive.codec.encode(deidentified, digest)
+    later = received.origin is not Origin.PROCESSOR and archive.haste.later(received.association)
+    encoded = archive.codec.encode(deidentified, digest, later=later)
     return Arrival(
         encoded=encoded,
         sealed=archive.sealer.seal(

@@ -129,6 +129,11 @@ class StoreSettings:
     )
     segment_mb: int = _setting(128, "Size of a segment file, in MiB; smaller where the disk is small.")
     codec: str = _setting("htj2k", "Archive compression: htj2k or none.")
+    compress: str = _setting(
+        "auto",
+        "When pixels are compressed: at once (before the answer), later, or auto: later while more senders than cores send.",
+    )
+    compress_backlog: int = _setting(200000, "Instances that may wait to be compressed; beyond it all are at once. 0: any.")
     prove_every: int = _setting(1, "Decode and compare every n-th frame before the original is dropped; 1 proves all.")
     conflict: str = _setting(
         "version",
@@ -433,6 +438,7 @@ def _check(settings: Settings) -> None:
     for name, value, allowed in (
         ("deid.quarantine_status", settings.deid.quarantine_status, {"C002", "0000"}),
         ("store.codec", settings.store.codec, {"htj2k", "none"}),
+        ("store.compress", settings.store.compress, {"auto", "at once", "later"}),
         ("store.conflict", settings.store.conflict, {"version", "reject", "replace"}),
         ("keys.provider", settings.keys.provider, {"file", "env", "passphrase", "systemd"}),
         ("logs.level", settings.logs.level, {"debug", "info", "warning", "error"}),

@@ -21,7 +21,7 @@ from pacs.dicom import elements as dicom
 from pacs.dicom.values import INDEXED, attributes
 from pacs.model.bulk import LazyFrames, blocks
 from pacs.model.errors import IntegrityError, NotTranscodable, NotUnderstood
-from pacs.model.instance import Buffer, BulkElement, Deidentified, Element, Encoded, StoredFrames
+from pacs.model.instance import Buffer, BulkElement, Deidentified, Element, Encoded, InstanceKey, StoredFrames
 from pacs.ports import Scratch
 
 _ELEMENT = struct.Struct("<HH2sH")
@@ -103,11 +103,33 @@ class Codec:
         _feed(digest.update, deidentified.elements, 0)
         return digest.digest()
 
-    def encode(self, deidentified: Deidentified, digest: bytes) -> Encoded:
-        """Bring a data set into the archive's form. Never fails for what Pixel Data holds."""
-        by_tag = {one.tag: one for one in deidentified.elements}
+    def encode(self, deidentified: Deidentified, digest: bytes, *, later: bool = False) -> Encoded:
+        """Bring a data set into the archive's form. Never fails for what Pixel Data holds.
+
+        With `later`, pixels that could be compressed stay native, and `deferred` says so: see `compress`.
+        """
+        one = deidentified
+        return self._encode(one.key, one.sop_class_uid, one.elements, one.transfer_syntax_uid, digest, later=later)
+
+    def compress(self, key: InstanceKey, sop_class_uid: str, header: Buffer, stored: StoredFrames, digest: bytes) -> Encoded:
+        """Return a stored instance whose compression was deferred in the archive's form."""
+        element = _pixel_element(stored, EXPLICIT_LITTLE_ENDIAN, stored.pixel_vr)
+        whole = dicom.walk(b"".join(bytes(buffer) for buffer in _spliced(header, element)))
+        return self._encode(key, sop_class_uid, whole, EXPLICIT_LITTLE_ENDIAN, digest, later=False)
+
+    def _encode(
+        self,
+        key: InstanceKey,
+        sop_class_uid: str,
+        elements: Sequence[Element],
+        syntax_uid: str,
+        digest: bytes,
+        *,
+        later: bool,
+    ) -> Encoded:
+        by_tag = {one.tag: one for one in elements}
         image = describe(by_tag)
-        split, syntax_uid = frames.Split(()), deidentified.transfer_syntax_uid
+        split, deferred = frames.Split(()), False
         pixel = by_tag.get(PIXEL_DATA)
         changed: dict[int, Element] = {}
         native = syntax_uid == EXPLICIT_LITTLE_ENDIAN
@@ -120,7 +142,8 @@ class Codec:
             else:
                 split = frames.split_native(pixel.value, image)
             left_out = _PIXEL_TAGS
-            compressed = self._compressed(split, image)
+            deferred = later and self._defers(pixel, split, image)
+            compressed = None if deferred else self._compressed(split, image)
             if compressed is not None:
                 split, syntax_uid = frames.Split(compressed), syntax.HTJ2K_LOSSLESS_RPCL
                 if image.samples == 3 and image.photometric_interpretation == "RGB":
@@ -136,10 +159,10 @@ class Codec:
             # An item stream that stays whole keeps its offset tables.
             left_out = frozenset({PIXEL_DATA}) if split.packed else _PIXEL_TAGS
         # Group lengths would be wrong from here on; they are retired (PS3.5 7.2).
-        kept = [changed.get(one.tag, one) for one in deidentified.elements if one.tag not in left_out and one.tag & 0xFFFF]
+        kept = [changed.get(one.tag, one) for one in elements if one.tag not in left_out and one.tag & 0xFFFF]
         return Encoded(
-            key=deidentified.key,
-            sop_class_uid=deidentified.sop_class_uid,
+            key=key,
+            sop_class_uid=sop_class_uid,
             header=b"".join([one.encoded for one in kept]),
             frames=split.frames,
             transfer_syntax_uid=syntax_uid,
@@ -150,7 +173,12 @@ class Codec:
             pixel_vr=pixel.vr if pixel is not None and pixel.vr in ("OB", "OW") else "OB",
             frame_bits=split.frame_bits,
             repeatable=_repeatable(by_tag, image, native),
+            deferred=deferred,
         )
+
+    def _defers(self, pixel: Element, split: frames.Split, image: Image) -> bool:
+        """Say whether pixels can wait to be compressed: those of a large object are packed away as they pass."""
+        return self._compress and not isinstance(pixel, BulkElement) and not split.packed and lossless.suits(image)
 
     def check(self, header: Buffer, stored: StoredFrames, transfer_syntax_uid: str, digest: bytes, *, repeatable: bool) -> None:
         """Decode every frame that can be, and where `repeatable` compare the content with its digest.

@@ -288,7 +288,7 @@ def _name(row: int) -> str:
 def _receive(settings: Settings, board: Board, row: int, channel: socket.socket, stop: threading.Event) -> None:
     """Serve the connections that come through `channel`, until `stop` is set or the acceptor has gone."""
     dicom = settings.dicom
-    with Archive.opened(settings, writer=_name(row)) as archive, contextlib.ExitStack() as stack:
+    with Archive.opened(settings, writer=_name(row), share=wanted(settings)) as archive, contextlib.ExitStack() as stack:
         places = board.budget(0, row, dicom.maximum_associations)
         plain = server.fed(archive, places, secured=dicom.tls, beside=None)
         servers = {PLAIN: plain}

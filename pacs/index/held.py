@@ -168,6 +168,7 @@ def _replace(connection: sa.Connection, row: Row, one: Cleaned, now: float) -> N
             received_digest=row.received_digest or row.digest,
             policy=arrival.policy,
             deid_report=dict(arrival.report) or None,
+            deferred=encoded.deferred,
             attributes=attributes,
             **columns_of(Level.IMAGE, attributes),
         )

@@ -27,6 +27,7 @@ _DUE = sa.text("scheduled_generation < generation")
 _TO_CLEAN = sa.text("cleaning_generation < held_generation")
 _HELD = sa.text("state = 'held'")
 _TO_FOLLOW = sa.text("NOT followed")
+_DEFERRED = sa.text("deferred")
 
 
 def _key(name: str, **options: bool) -> sa.Column[str]:
@@ -143,10 +144,13 @@ instance = sa.Table(
     sa.Column("attributes", Json, nullable=False),
     # When the record was last read again and checked; 0 for never since it was written.
     sa.Column("verified_at", Time, nullable=False, default=0.0, index=True),
+    # Native for now, and to be compressed.
+    sa.Column("deferred", sa.Boolean, nullable=False, default=False),
     sa.UniqueConstraint("sop_instance_uid", "version"),
     sa.Index("ix_instance_in_series", "series_pk", "instance_number", "sop_instance_uid"),
     sa.Index("ix_instance_container_offset", "container", "offset"),
     sa.Index("ix_instance_held", "series_pk", sqlite_where=_HELD, postgresql_where=_HELD),
+    sa.Index("ix_instance_deferred", "stored_at", sqlite_where=_DEFERRED, postgresql_where=_DEFERRED),
 )
 
 open_arrival = sa.Table(

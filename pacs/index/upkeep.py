@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from pacs.index import feed, write
 from pacs.index import tables as t
+from pacs.index.attributes import split
 from pacs.index.connections import Connections
-from pacs.model.instance import IndexEntry, InstanceKey, Location, Stored
+from pacs.model.instance import Encoded, IndexEntry, InstanceKey, Location, Stored
 from pacs.model.query import Level
 from pacs.model.upkeep import Belongings, Finding, RecordRow, VersionRow
 
@@ -51,6 +52,17 @@ class Upkeep:
         """Return records that were stored and last checked before these times, the longest unchecked first."""
         old = (t.instance.c.verified_at < checked_before, t.instance.c.stored_at < stored_before)
         return self._some(*old, order=(t.instance.c.verified_at, t.instance.c.pk), limit=limit)
+
+    def deferred(self, stored_before: float, limit: int) -> list[RecordRow]:
+        """Return records that wait to be compressed and were stored before that time, the oldest first."""
+        waiting = (t.instance.c.deferred, t.instance.c.stored_at < stored_before)
+        return self._some(*waiting, order=(t.instance.c.stored_at,), limit=limit)
+
+    def count_deferred(self) -> int:
+        """Return how many records wait to be compressed."""
+        statement = sa.select(sa.func.count()).select_from(t.instance).where(t.instance.c.deferred)
+        with self._connections.read() as connection:
+            return int(connection.execute(statement).scalar_one())
 
     def containers(self) -> dict[str, int]:
         """Return how many bytes of records rows point to, by container."""
@@ -175,20 +187,54 @@ class Upkeep:
         def work(connection: sa.Connection) -> list[bool]:
             moved = []
             for row, location in moves:
-                seen = row.stored.location
                 statement = (
                     sa.update(t.instance)
-                    .where(
-                        t.instance.c.pk == row.pk,
-                        t.instance.c.container == seen.container,
-                        t.instance.c.offset == seen.offset,
-                    )
+                    .where(*_seen(row))
                     .values(container=location.container, offset=location.offset, size_bytes=location.size_bytes)
                 )
                 moved.append(connection.execute(statement).rowcount == 1)
             return moved
 
         return self._connections.retrying(work)
+
+    def compressed(self, moves: Sequence[tuple[RecordRow, Encoded, Location]]) -> list[bool]:
+        """Point rows of deferred records to their compressed form, all in one transaction; returns as `move` does."""
+
+        def work(connection: sa.Connection) -> list[bool]:
+            return [self._compressed(connection, *one) for one in moves]
+
+        return self._connections.retrying(work)
+
+    def _compressed(self, connection: sa.Connection, row: RecordRow, encoded: Encoded, location: Location) -> bool:
+        attributes = split(encoded.attributes)[Level.IMAGE]
+        statement = (
+            sa.update(t.instance)
+            .where(*_seen(row), t.instance.c.deferred)
+            .values(
+                container=location.container,
+                offset=location.offset,
+                size_bytes=location.size_bytes,
+                transfer_syntax_uid=encoded.transfer_syntax_uid,
+                attributes=attributes,
+                deferred=False,
+            )
+        )
+        if connection.execute(statement).rowcount != 1:
+            return False
+        if row.current and row.state == "visible":
+            more = location.size_bytes - row.stored.location.size_bytes
+            of_row = sa.select(t.instance.c.series_pk).where(t.instance.c.pk == row.pk).scalar_subquery()
+            size = sa.update(t.series).where(t.series.c.pk == of_row).values(size_bytes=t.series.c.size_bytes + more)
+            connection.execute(size)
+        return True
+
+    def keep_native(self, row: RecordRow) -> None:
+        """Note that a deferred record cannot be compressed, and stays as it is."""
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(sa.update(t.instance).where(*_seen(row)).values(deferred=False))
+
+        self._connections.retrying(work)
 
     def forget(self, study_instance_uid: str) -> list[Location]:
         """Remove every row that tells of a study, and write one event that it was forgotten; returns where its records lay.
@@ -289,6 +335,12 @@ class Upkeep:
                 )
                 for row in connection.execute(statement)
             ]
+
+
+def _seen(row: RecordRow) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return that a row still points to where it was seen."""
+    seen = row.stored.location
+    return t.instance.c.pk == row.pk, t.instance.c.container == seen.container, t.instance.c.offset == seen.offset
 
 
 def image_attributes(entry: IndexEntry) -> dict[str, str]:

@@ -42,6 +42,7 @@ class Incoming:
     report: Mapping[str, int] = field(default_factory=dict)
     pending: tuple[str, ...] = ()
     received_digest: bytes | None = None
+    deferred: bool = False
     # When it was sealed, where its record says so: 0 for what has just arrived.
     at: float = 0.0
 
@@ -65,6 +66,7 @@ class Incoming:
             report=arrival.report,
             pending=arrival.pending,
             received_digest=arrival.received_digest,
+            deferred=encoded.deferred,
         )
 
     @classmethod
@@ -86,6 +88,7 @@ class Incoming:
             report=entry.report,
             pending=entry.pending,
             received_digest=entry.received_digest,
+            deferred=entry.deferred,
             at=entry.at,
         )
 
@@ -301,6 +304,7 @@ def _instance_row(one: Incoming, version: int, series_pk: int, now: float) -> Va
         "policy": one.policy,
         "deid_report": dict(one.report) or None,
         "stored_at": one.at or now,
+        "deferred": one.deferred,
         "attributes": one.levels[Level.IMAGE],
         **columns_of(Level.IMAGE, one.levels[Level.IMAGE]),
     }

@@ -108,6 +108,7 @@ class Encoded:
     `digest` is SHA-256 over the de-identified content before compression: equal resend or conflict?
     `frame_bits` are the bits of one native frame where `packed` is true and they are known, else 0.
     `repeatable` says that `digest` can be computed again from header and frames (not where fragments were joined).
+    `deferred` says that the frames are native for now, and to be compressed later.
     """
 
     key: InstanceKey
@@ -122,6 +123,7 @@ class Encoded:
     pixel_vr: str = "OB"
     frame_bits: int = 0
     repeatable: bool = False
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class IndexEntry:
     received_digest: bytes | None = None
     report: Mapping[str, int] = field(default_factory=dict)
     repeatable: bool = False
+    deferred: bool = False
     source: str = field(default="", repr=False)
     at: float = 0.0
 

@@ -9,6 +9,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -25,12 +26,23 @@ _FIRST_READ = 16 << 10
 _SAMPLE_BYTES = 16 << 10
 
 
+class Packing(Protocol):
+    """A quick form for native frames that are to be compressed later."""
+
+    def pack(self, frame: Buffer, sample_bytes: int) -> bytes | None:
+        """Return a frame packed and proven, or None if that does not pay."""
+
+    def unpack(self, packed: Buffer) -> bytes:
+        """Return what was packed. Raises `ValueError`."""
+
+
 class Sealer:
     """Seals and opens records with the study keys of a ring."""
 
-    def __init__(self, ring: KeyRing, clock: Clock = time.time) -> None:
+    def __init__(self, ring: KeyRing, clock: Clock = time.time, packing: Packing | None = None) -> None:
         self._ring = ring
         self._clock = clock
+        self._packing = packing
 
     def seal(
         self,
@@ -57,16 +69,36 @@ class Sealer:
             report=report,
             source=source,
             at=self._clock(),
+            packing=self._packing,
+        )
+
+    def reseal(self, encoded: Encoded, study_key_id: int, entry: IndexEntry) -> Sealed:
+        """Encrypt what was stored in another form, under the key it had: what `entry` says of its arrival stays.
+
+        Raises `IntegrityError` if that key was forgotten.
+        """
+        return seal(
+            encoded,
+            uuid.uuid4(),
+            study_key_id,
+            self._ring.key(study_key_id),
+            policy=entry.policy,
+            origin=entry.origin,
+            pending=entry.pending,
+            received_digest=entry.received_digest,
+            report=entry.report,
+            source=entry.source,
+            at=entry.at,
         )
 
     def open_header(self, stored: Stored, objects: ObjectStore) -> bytes:
         """Return the data set without Pixel Data, Explicit VR Little Endian, reading only its chunks."""
-        return _Reader(stored, objects, self._ring).item(1)
+        return _Reader(stored, objects, self._ring, self._packing).item(1)
 
     def open(self, stored: Stored, objects: ObjectStore) -> tuple[bytes, StoredFrames]:
         """Return header and Pixel Data; the frames of a large record are opened when they are asked for."""
         large = stored.location.size_bytes > layout.LARGE_BYTES
-        reader = _Reader(stored, objects, self._ring, whole=not large)
+        reader = _Reader(stored, objects, self._ring, self._packing, whole=not large)
         head = reader.head
         if large:
             return reader.item(1), StoredFrames(reader.lazily(), head.frames, head.packed, head.pixel_vr)
@@ -83,7 +115,7 @@ class Sealer:
         NotTranscodable
             Frames of this instance cannot be told apart.
         """
-        reader = _Reader(stored, objects, self._ring)
+        reader = _Reader(stored, objects, self._ring, self._packing)
         head = reader.head
         if not 1 <= number <= head.frames:
             raise NotFound(f"there is no frame {number}; the instance has {head.frames}")
@@ -125,6 +157,7 @@ def seal(
     report: Mapping[str, int] | None = None,
     source: str = "",
     at: float = 0.0,
+    packing: Packing | None = None,
 ) -> Sealed:
     """Encrypt one instance; pure. An object id must never be used for two contents."""
     entry: dict[str, object] = {
@@ -147,6 +180,8 @@ def seal(
         entry["report"] = dict(report)
     if encoded.repeatable:
         entry["repeatable"] = True
+    if encoded.deferred:
+        entry["deferred"] = True
     if source:
         entry["source"] = source
     if at:
@@ -155,8 +190,12 @@ def seal(
     items = [_coded(layout.ENTRY, text, True), _coded(layout.HEADER, encoded.header, True)]
     if isinstance(encoded.frames, LazyFrames):
         return _sealed_lazily(encoded, encoded.frames, items, object_id, study_key_id, study_key)
-    native = encoded.transfer_syntax_uid == _NATIVE
-    items += [_coded(layout.FRAME, frame, native and _pays(frame)) for frame in encoded.frames]
+    if encoded.deferred and packing is not None:
+        sample_bytes = 2 if encoded.pixel_vr == "OW" else 1
+        items += [_packed(packing, frame, sample_bytes) for frame in encoded.frames]
+    else:
+        native = encoded.transfer_syntax_uid == _NATIVE
+        items += [_coded(layout.FRAME, frame, native and _pays(frame)) for frame in encoded.frames]
     parts, plain = _parts(items)
     head = _head_of(encoded, object_id, study_key_id, parts)
     parsed = layout.parse_head(head)
@@ -253,8 +292,11 @@ def _cut(covering: bytes, shift: int, frame_bits: int, number: int) -> bytes:
 class _Reader:
     """One record being opened; reads the beginning once, and then only the chunks that are asked for."""
 
-    def __init__(self, stored: Stored, objects: ObjectStore, ring: KeyRing, *, whole: bool = False) -> None:
+    def __init__(
+        self, stored: Stored, objects: ObjectStore, ring: KeyRing, packing: Packing | None, *, whole: bool = False
+    ) -> None:
         self._objects = objects
+        self._packing = packing
         self._location = stored.location
         size = stored.location.size_bytes
         self._start = objects.get(stored.location, None if whole else (0, min(size, _FIRST_READ)))
@@ -271,7 +313,7 @@ class _Reader:
             raise IntegrityError("the record belongs to another instance than the one that the index names")
 
     def item(self, number: int) -> bytes:
-        return _open_item(self.head, self._cipher, self._start, number, self._more)
+        return _open_item(self.head, self._cipher, self._start, number, self._more, self._packing)
 
     def span(self, number: int, begin: int, end: int) -> bytes:
         """Return bytes `begin` to `end` of an item, fewer where it ends before; reads only the parts they lie in."""
@@ -299,7 +341,9 @@ class _Reader:
             return [head.row(at) for at in range(starts[index + 2], starts[index + 3])]
 
         def read(index: int) -> bytes:
-            return _decoded(rows(index)[0], _open_chunks(head, self._cipher, self._start, rows(index), self._more))
+            return _decoded(
+                rows(index)[0], _open_chunks(head, self._cipher, self._start, rows(index), self._more), self._packing
+            )
 
         def size_of(index: int) -> int:
             chunks = rows(index)
@@ -314,10 +358,15 @@ class _Reader:
 
 
 def _open_item(
-    head: layout.Head, cipher: AESGCM, start: Buffer, number: int, more: Callable[[int, int], bytes] | None = None
+    head: layout.Head,
+    cipher: AESGCM,
+    start: Buffer,
+    number: int,
+    more: Callable[[int, int], bytes] | None = None,
+    packing: Packing | None = None,
 ) -> bytes:
     chunks = head.item(number)
-    return _decoded(chunks[0], _open_chunks(head, cipher, start, chunks, more))
+    return _decoded(chunks[0], _open_chunks(head, cipher, start, chunks, more), packing)
 
 
 def _open_chunks(
@@ -346,11 +395,16 @@ def _open_chunks(
     return plain[0] if len(plain) == 1 else b"".join(plain)
 
 
-def _decoded(chunk: layout.Chunk, whole: bytes) -> bytes:
+def _decoded(chunk: layout.Chunk, whole: bytes, packing: Packing | None) -> bytes:
     if chunk.coding == layout.AS_IS:
         return whole
     if chunk.coding == layout.ZLIB:
         return zlib.decompress(whole)
+    if chunk.coding == layout.PACKED_BITS and packing is not None:
+        try:
+            return packing.unpack(whole)
+        except ValueError as error:
+            raise IntegrityError("a packed chunk cannot be unpacked") from error
     raise IntegrityError(f"a chunk has the coding {chunk.coding}, which this release does not know")
 
 
@@ -371,6 +425,7 @@ def _entry(head: layout.Head, text: bytes) -> IndexEntry:
         received_digest=bytes.fromhex(entry["received"]) if "received" in entry else None,
         report=entry.get("report", {}),
         repeatable=entry.get("repeatable", False),
+        deferred=entry.get("deferred", False),
         source=entry.get("source", ""),
         at=entry.get("at", 0.0),
     )
@@ -382,6 +437,11 @@ def _coded(kind: int, content: Buffer, worth_trying: bool) -> tuple[int, int, Bu
         if len(smaller) < len(content):
             return kind, layout.ZLIB, smaller
     return kind, layout.AS_IS, content
+
+
+def _packed(packing: Packing, frame: Buffer, sample_bytes: int) -> tuple[int, int, Buffer]:
+    packed = packing.pack(frame, sample_bytes)
+    return (layout.FRAME, layout.AS_IS, frame) if packed is None else (layout.FRAME, layout.PACKED_BITS, packed)
 
 
 def _pays(frame: Buffer) -> bool:

@@ -1,4 +1,5 @@
-"""Upkeep beside serving, in the scheduler's process: check records by their age, compact, and finish what was cut short.
+"""Upkeep beside serving, in the scheduler's process: check records by their age, compress what came in a hurry, compact, and
+finish what was cut short.
 
 It never hurries: at most `store.scrub_mb_s` are read, and whatever goes wrong is logged and tried again later. What it finds is
 an error in the log and an event; `pacs verify` tells the whole story.
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from pacs.archive import Archive
 from pacs.logs import get_logger
@@ -16,6 +18,7 @@ from pacs.model.upkeep import Finding, RecordRow
 from pacs.settings import Settings
 from pacs.upkeep import forget
 from pacs.upkeep.compact import compact
+from pacs.upkeep.compress import compress
 from pacs.upkeep.repair import OtherPlace, repair_row
 from pacs.upkeep.ship import Shipper
 from pacs.upkeep.verify import check_row
@@ -23,6 +26,7 @@ from pacs.upkeep.verify import check_row
 log = get_logger(__name__)
 TICK_S = 5.0
 COMPACT_EVERY_S = 600.0
+COMPRESS_S = 30.0
 DAY_S = 86400.0
 _AT_ONCE = 32
 
@@ -32,8 +36,9 @@ class Tender:
 
     every_s = TICK_S
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, stop: threading.Event | None = None) -> None:
         self._archive = archive
+        self._stop = stop or threading.Event()
         self._other = OtherPlace(archive.tiers) if archive.tiers is not None else None
         self._compacted_at = time.monotonic()
 
@@ -73,6 +78,7 @@ class Tender:
         """Do what is due."""
         forget.resume(self._archive)
         self.scrub(TICK_S)
+        compress(self._archive, until=time.monotonic() + COMPRESS_S, stop=self._stop)
         below = self._archive.settings.store.compact_below
         if below > 0 and time.monotonic() - self._compacted_at >= COMPACT_EVERY_S:
             self._compacted_at = time.monotonic()
@@ -87,7 +93,7 @@ def tending(settings: Settings) -> Iterator[None]:
     """Tend the archive of these settings in threads of their own for a `with` block."""
     stop = threading.Event()
     # Whoever sends to a bucket may wait for it for minutes; checks and compaction go on beside.
-    makers: dict[str, Callable[[Archive], Tender | Shipper]] = {"upkeep": Tender}
+    makers: dict[str, Callable[[Archive], Tender | Shipper]] = {"upkeep": partial(Tender, stop=stop)}
     if settings.store.url:
         makers["shipping"] = Shipper
     threads = [
