@@ -15,6 +15,7 @@ from pacs.processing import Measurements, NotApplicable, Run, Segmentation, Seri
 from pacs.processing.derive import Provenance, derive, encode
 from pacs.processing.validate import findings
 from processors.ct_lungs import LEFT, RIGHT, ct_lungs
+from processors.scores.ct_lungs import score
 
 SPEC = ct_lungs.__processor__  # type: ignore[attr-defined]
 
@@ -145,3 +146,10 @@ def test_a_real_chest_is_plausible(shared_data: Path) -> None:
     assert 3 < sum(volumes) < 8
     assert 0.7 < volumes[1] / volumes[0] < 1.1
     assert segmentation.array().shape == (143, 512, 512)
+
+
+def test_the_page_says_what_is_so() -> None:
+    """Dice over .98 and volumes within 1 %, apart and touching."""
+    scores = score().scores
+    assert min(value for name, value in scores.items() if "Dice" in name) > 0.98
+    assert max(abs(value) for name, value in scores.items() if "volume" in name) < 1

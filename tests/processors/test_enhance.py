@@ -13,6 +13,7 @@ from pacs.processing import Images, NotApplicable, Run, Series
 from pacs.processing.derive import Provenance, derive, encode
 from pacs.processing.validate import findings
 from processors.enhance import enhance
+from processors.scores.enhance import score
 
 SPEC = enhance.__processor__  # type: ignore[attr-defined]
 
@@ -134,3 +135,11 @@ def test_what_it_is_not_for_is_refused(change: dict[str, object]) -> None:
     """Other modalities, multi-frame and colour are NotApplicable."""
     with pytest.raises(NotApplicable):
         output([making.dataset(**change)])
+
+
+def test_the_page_says_what_is_so() -> None:
+    """Faint discs stand out more, and nothing changes that must not."""
+    scores = score().scores
+    assert scores["radiograph: contrast of faint discs to the range of the image, times"] > 1.5
+    assert scores["CT, strength 0: largest change (HU)"] == 0
+    assert scores["CT, strength 1: largest change outside the window (HU)"] == 0

@@ -13,6 +13,7 @@ from pacs.processing import Images, NotApplicable, Overlay, Run, Series, Study
 from pacs.processing.derive import Provenance, derive, encode
 from pacs.processing.validate import findings
 from processors.petct_fusion import blend, choose, hot, petct_fusion, suv_factor
+from processors.scores.petct_fusion import score
 
 SPEC = petct_fusion.__processor__  # type: ignore[attr-defined]
 
@@ -149,3 +150,10 @@ def test_a_real_pet_ct_is_fused(shared_data: Path) -> None:
     assert images.geometry.shape[1:] == (256, 256)
     assert 2 < activity.max() * factor < 60
     assert next(iter(overlay.pixels)).shape == (256, 256, 3)
+
+
+def test_the_page_says_what_is_so() -> None:
+    """A quarter of a voxel, and the SUV reckoned by hand."""
+    scores = score().scores
+    assert scores["shift of a hot spot (mm)"] < scores["voxel of the CT (mm)"] / 4
+    assert scores["SUV for 1 kBq/mL"] == pytest.approx(scores["SUV for 1 kBq/mL, by hand"], rel=1e-3)
