@@ -1,20 +1,26 @@
 """Runs a processor as the archive does, and has everything that it makes judged."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import judges
+import making
 from pydicom.dataset import Dataset
 
+from pacs.deid.check import check
+from pacs.deid.profile import Deidentifier
 from pacs.processing import Run, Series, Study
 from pacs.processing.derive import Provenance, derive, encode
+from pacs.processing.registry import discover
 from pacs.processing.scoring import spec_of
 from pacs.processing.validate import findings
+from pacs.processing.words import words
 
 
 def results(function: Any, datasets: Sequence[Dataset], **given: object) -> list[Dataset]:
-    """Return the objects that a series processor makes; the own judge finds nothing in them."""
+    """Return the objects that a series processor makes; neither the own judge nor that of identity finds anything in them."""
     spec = spec_of(function)
     parameters = spec.bind(given)
     provenance = Provenance("d" * 64, spec.name, spec.version, parameters)
@@ -25,7 +31,20 @@ def results(function: Any, datasets: Sequence[Dataset], **given: object) -> list
         assert findings(made, encode(made.dataset), known, study) == []
         known.add(str(made.dataset.SOPInstanceUID))
         found.append(made.dataset)
+    one_of_each = {str(one.SeriesInstanceUID): one for one in found}
+    assert [doubt for one in one_of_each.values() for doubt in doubts(one) if doubt not in doubts(datasets[0])] == []
     return found
+
+
+def doubts(dataset: Dataset) -> list[tuple[str, str]]:
+    """Return what `pacs deid check` finds in the words of an object: kind and place."""
+    judgement = check(_judge(), making.part10(dataset))
+    return [(one.kind, one.where) for one in judgement.findings if one.kind in ("text", "element", "private", "object")]
+
+
+@cache
+def _judge() -> Deidentifier:
+    return Deidentifier("research", b"a key for judging, 32 bytes.....", words=words(discover().values()))
 
 
 def assert_conforms(

@@ -1,5 +1,6 @@
-"""The picture of `pacs deid explain --picture`: the first frame of a file, with what would be blanked marked in it."""
+"""Text in the pixels of files: the picture of `pacs deid explain --picture`, and the look of `pacs deid check`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from pacs.codec import frames
 from pacs.codec.image import describe
 from pacs.dicom import part10
 from pacs.dicom.elements import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA, join, read
-from pacs.model.errors import NotFound, Quarantined
+from pacs.model.errors import NotFound, NotTranscodable, Quarantined
+from pacs.model.instance import Element
 from pacs.processing import clean_pixels
 from pacs.processing.cleaners import HeldImage
 
@@ -22,7 +24,8 @@ def draw(path: Path, target: Path) -> int:
 
     Raises `NotFound` where there are no pixels, `Quarantined` where they could not be made clean.
     """
-    image = _image(path)
+    parts = part10.split(path.read_bytes())
+    image = _image(read(parts.data_set, parts.transfer_syntax_uid), parts.transfer_syntax_uid)
     before = image.frames[0]
     (verdict,) = clean_pixels.clean([image], lambda fraction, doing: None)
     if verdict.doubt:
@@ -42,16 +45,24 @@ def draw(path: Path, target: Path) -> int:
     return int(count) - 1
 
 
-def _image(path: Path) -> HeldImage:
-    parts = part10.split(path.read_bytes())
-    elements = read(parts.data_set, parts.transfer_syntax_uid)
+def look(elements: Sequence[Element], transfer_syntax_uid: str) -> str:
+    """Return what speaks against the pixels of an object, "" where no text is found in them; see `pacs.deid.check.Look`."""
+    try:
+        (verdict,) = clean_pixels.clean([_image(elements, transfer_syntax_uid)], lambda fraction, doing: None)
+    except (NotFound, NotTranscodable, ValueError) as error:
+        return f"they may show text, and cannot be searched for it ({type(error).__name__})"
+    if verdict.doubt:
+        return verdict.doubt
+    return "they show text" if verdict.frames is not None else ""
+
+
+def _image(elements: Sequence[Element], syntax: str) -> HeldImage:
     by_tag = {one.tag: one for one in elements}
     pixels = by_tag.get(PIXEL_DATA)
     if pixels is None:
         raise NotFound("the file has no pixels")
     about = describe(by_tag)
     if pixels.undefined_length:
-        syntax = parts.transfer_syntax_uid
         split = frames.split_encapsulated(pixels.value, about.number_of_frames, syntax)
     else:
         syntax, split = EXPLICIT_LITTLE_ENDIAN, frames.split_native(pixels.value, about)

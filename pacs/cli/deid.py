@@ -66,19 +66,27 @@ def explain(
 
 
 @app.command()
-def check(paths: Paths, policy: Policy = "", as_json: Json = False) -> None:
+def check(
+    paths: Paths,
+    policy: Policy = "",
+    search_all: Annotated[
+        bool, typer.Option("--search-all", help="Search pixels at risk for text even where the header says that it was done.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Judge DICOM files, wherever they were de-identified, for what may still tell who it is. Exit code 1 if anything may."""
+    from pacs.cli import burned_in
     from pacs.deid.check import check
 
     totals: Counter[str] = Counter()
     doubtful = judged = unread = 0
     with one_line_errors(), progress(as_json) as bar:
-        deidentifier = _deidentifier(policy)
+        deidentifier = _deidentifier(policy, ours=True)
         files = list(walk(paths))
         task = bar.add_task("Judging", total=len(files))
         for path in files:
             try:
-                judgement = check(deidentifier, path.read_bytes())
+                judgement = check(deidentifier, path.read_bytes(), look=burned_in.look, believe=not search_all)
             except NotUnderstood as error:
                 unread += 1
                 emit([{"path": str(path), "read": False, "reason": str(error)}]) if as_json else None
@@ -116,11 +124,16 @@ def _summary(found: "Explanation") -> dict[str, Any]:
     return {"outcome": found.outcome, "reason": found.reason, "policy": found.policy, "methods": list(found.methods)}
 
 
-def _deidentifier(policy: str) -> "Deidentifier":
-    """Return the de-identifier of the settings; without an identity key that we may read, one of a throw-away key."""
+def _deidentifier(policy: str, *, ours: bool = False) -> "Deidentifier":
+    """Return the de-identifier of the settings; without an identity key that we may read, one of a throw-away key.
+
+    With `ours` the words of the processors that are installed here may stand in descriptors.
+    """
     from pacs.archive import key_house
     from pacs.deid.policy import with_own
     from pacs.deid.profile import Deidentifier
+    from pacs.processing.registry import discover
+    from pacs.processing.words import words
     from pacs.settings import load
 
     settings = load()
@@ -129,7 +142,13 @@ def _deidentifier(policy: str) -> "Deidentifier":
     except ConfigurationError:
         key = secrets.token_bytes(32)
         err.print("no identity key here: pseudonyms shown are not those of an archive", highlight=False)
-    found = Deidentifier(settings.deid.policy, key, policies=with_own(dict(settings.policies)), rules=settings.deid.rules)
+    found = Deidentifier(
+        settings.deid.policy,
+        key,
+        policies=with_own(dict(settings.policies)),
+        rules=settings.deid.rules,
+        words=words(discover(settings.plugins_path).values()) if ours else frozenset(),
+    )
     return found.under(policy) if policy else found
 
 

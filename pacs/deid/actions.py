@@ -40,7 +40,8 @@ _DUMMIES = {
 class Subject:
     """Whom an element is about, as far as its treatment depends on it: patient, identity set, character sets.
 
-    `shift_days` is 0 where dates are kept; `keep_uids` says that the policy keeps UIDs (PS3.15 E.3.9).
+    `shift_days` is 0 where dates are kept; `keep_uids` says that the policy keeps UIDs (PS3.15 E.3.9); `words` may stand in
+    descriptors beside those of the vocabulary.
     """
 
     pseudonyms: Pseudonyms = field(repr=False)
@@ -49,6 +50,7 @@ class Subject:
     identity: Identity = field(repr=False)
     charsets: tuple[str, ...] = values.DEFAULT_CHARSETS
     keep_uids: bool = False
+    words: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 def apply(one: Element, action: Action, otherwise: Action, subject: Subject) -> Element | None:
@@ -182,7 +184,7 @@ def _clean(one: Element, otherwise: Action, subject: Subject) -> Element | None:
         return (
             fall_back(one, otherwise, subject) if one.vr in ("PN", "AE", "UR", "OB", "UN") else _keep(one, otherwise, subject)
         )
-    return _rewrite(one, otherwise, subject, clean)
+    return _rewrite(one, otherwise, subject, lambda text, identity: clean(text, identity, subject.words))
 
 
 def _scrub_code_string(one: Element, otherwise: Action, subject: Subject) -> Element | None:

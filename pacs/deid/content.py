@@ -24,6 +24,8 @@ _SUBJECT_AGE = ("121033", "DCM")
 _VALUES = (_DATE_TIME, _DATE, _TIME, _PERSON, _UID, _TEXT)
 
 _LONGEST_MEANING = 64
+_LANGUAGES = {("en-US", "RFC5646"): "English (United States)"}
+"""PS3.16 CID 5000 leaves language codes to RFC 5646; this is what its examples, and reports made here, say."""
 _SCRUBBED, _CLEANED = Rule(Action.SCRUB, Action.DUMMY), Rule(Action.CLEAN, Action.DUMMY)
 _PUBLISHED = Rule(Action.KEEP_MEANING)
 
@@ -89,7 +91,8 @@ def meaning(one: Element, item: Sequence[Element], subject: Subject) -> tuple[El
     text = text_of(one, subject)
     if in_vocabulary(text) and text.isascii():
         return one, _SCRUBBED
-    published = tables.code_meaning(_word(item, _CODE_VALUE), _word(item, _SCHEME))
+    coded = _word(item, _CODE_VALUE), _word(item, _SCHEME)
+    published = tables.code_meaning(*coded) or _LANGUAGES.get(coded, "")
     if not published or not published.isascii() or len(published) > _LONGEST_MEANING or subject.identity.echoes(published):
         return one, _CLEANED
     return (one if published == text else element(_MEANING, "LO", published.encode("ascii"))), _PUBLISHED

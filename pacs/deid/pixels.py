@@ -25,7 +25,8 @@ TILE, OVERLAP, PADDING = 544, 160, 32
 ROUNDS = 5
 _SURE, _SUSPICIOUS = 0.5, 0.3
 _LONE = 0.8
-_LARGEST_LONE = 0.02
+_LARGEST_LONE, _LARGEST_PAIR = 0.02, 0.25
+"""Shares of the image that one letter and two may fill; more is anatomy."""
 _MOSTLY_TEXT = 0.5
 _CHANGE_MARGIN = 48
 
@@ -168,11 +169,12 @@ def _counts(corners: Array, words: str, score: float, shape: tuple[int, ...], lo
         return False
     if words.strip(" .:()[]").upper() in look.keep:
         return False
+    # One letter names nobody, two hardly anybody; but anatomy that looks like them is common: an "0" was read into a whole
+    # angiogram, two letters into a whole slice of a thigh.
+    share = float(np.ptp(corners[:, 0]) * np.ptp(corners[:, 1])) / (shape[0] * shape[1])
     if len(letters) == 1:
-        # One letter names nobody; but anatomy that looks like one is common: an "0" was read into a whole angiogram.
-        area = float(np.ptp(corners[:, 0]) * np.ptp(corners[:, 1]))
-        return score >= _LONE and area <= _LARGEST_LONE * shape[0] * shape[1]
-    return True
+        return score >= _LONE and share <= _LARGEST_LONE
+    return len(letters) > 2 or share <= _LARGEST_PAIR
 
 
 def _cover(mask: Mask, corners: Array, look: Look) -> None:

@@ -70,6 +70,8 @@ class Deidentifier:
         Keyword -> value for the Clinical Trial modules; see `pacs.deid.markers.clinical_trial`.
     collect_taken : bool
         Say what was taken away, too, for the identity vault.
+    words : frozenset of str
+        May stand in descriptors beside those of the vocabulary; for who judges what was made here, see `pacs.processing.words`.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Deidentifier:
         rules: Iterable[Mapping[str, Any]] = (),
         clinical_trial: Mapping[str, str] | None = None,
         collect_taken: bool = False,
+        words: frozenset[str] = frozenset(),
     ) -> None:
         self.policies = policies
         self._choice = Choice(policies, policy, by_source, rules)
@@ -92,6 +95,7 @@ class Deidentifier:
         self._keeps_uids = any("retain_uids" in one.options for one in self._choice.possible)
         self._pseudonyms = Pseudonyms(identity_key + site.encode())
         self._collect_taken = collect_taken
+        self._words = words
         self._rules: dict[tuple[str, str], Rules] = {}
         self._patients: OrderedDict[tuple[str, str, str, str], _Patient] = OrderedDict()
         self._lock = threading.Lock()
@@ -284,6 +288,7 @@ class Deidentifier:
                 who,
                 charsets,
                 keep_uids="retain_uids" in policy.options,
+                words=self._words,
             )
             known = (walk.Memory(self._rules_of(policy, sop_class_uid), subject), Needles(who, charsets))
             if len(patient.memories) >= _SUBJECTS_REMEMBERED:

@@ -180,8 +180,10 @@ def scrub(text: str, identity: Identity) -> str:
     return _without(plain, spans) if spans else text
 
 
-def clean(text: str, identity: Identity) -> str:
+def clean(text: str, identity: Identity, words: frozenset[str] = frozenset()) -> str:
     """Return what may stay of free text; "" if nothing does, the same string where all of it may.
+
+    `words`, folded, may stay beside those of the vocabulary.
 
     >>> clean("DOE, John: follow-up", identity(["Doe^John"], []))
     'follow-up'
@@ -191,7 +193,7 @@ def clean(text: str, identity: Identity) -> str:
     text = scrub(text, identity)
     spans = [match.span() for match in _IN_DESCRIPTORS.finditer(text)]
     kept = _without(text, spans) if spans else text
-    dropped = [match.span() for match in _TOKEN.finditer(kept) if not _allowed(match[0])]
+    dropped = [match.span() for match in _TOKEN.finditer(kept) if not (_allowed(match[0]) or fold(match[0]) in words)]
     dropped += (
         [(place, place + 1) for place, char in enumerate(kept) if not char.isascii() and not char.isalnum()]
         if not kept.isascii()
@@ -207,6 +209,11 @@ def clean(text: str, identity: Identity) -> str:
 def in_vocabulary(text: str) -> bool:
     """Say whether every word of `text` is in the vocabulary (a name that is such a word cannot be told from it)."""
     return all(fold(token) in vocabulary() for token in _TOKEN.findall(text) if not token.isdigit())
+
+
+def words_of(text: str) -> frozenset[str]:
+    """Return the words of a text, folded, as `clean` takes them apart."""
+    return frozenset(fold(token) for token in _TOKEN.findall(text) if not token.isdigit())
 
 
 @cache

@@ -130,7 +130,6 @@ def _report(
     first = series.instances[0]
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=provenance.uid("device"),
-        name=provenance.processor,
         manufacturer_name=headers.MANUFACTURER,
         model_name=f"{provenance.processor} {provenance.version}",
     )

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.coding import Code
 
+from pacs.deid.actions import REMOVED
 from pacs.dicom.uids import uid_of
 from pacs.processing import standard
 from pacs.processing.enhanced import Frame, stored_as
@@ -258,6 +259,6 @@ def equipment(provenance: Provenance, index: int, source: Dataset, description: 
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": provenance.processor,
         "software_versions": provenance.version,
-        "device_serial_number": "0",
+        "device_serial_number": REMOVED,
         "series_description": series_description(description),
     }

@@ -4,15 +4,18 @@ from pathlib import Path
 
 import making
 import pytest
-from deid.deidentifying import code, content_item, deidentifier, raw, report
+from deid.deidentifying import KEY, code, content_item, deidentifier, raw, report
 from pydicom.dataset import Dataset
 
 from pacs.deid.check import check
 from pacs.deid.explain import CHANGED, EMPTIED, KEPT, REMOVED, Explanation, explain
+from pacs.deid.profile import Deidentifier
 from pacs.deid.statement import section
 from pacs.dicom import elements, part10
 from pacs.model.errors import ArchiveError
 from pacs.model.instance import Origin, Received
+from pacs.processing.registry import discover
+from pacs.processing.words import words
 
 
 def explained(ds: Dataset, policy: str = "research") -> Explanation:
@@ -186,3 +189,51 @@ def test_the_conformance_statement_is_what_the_tables_say() -> None:
     document = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
 
     assert section() in document
+
+
+class TestPixels:
+    """Pixels at risk of burned-in text: what the header claims, and what a look says."""
+
+    @staticmethod
+    def judged(look: str | None, *, believe: bool = True, **change: object) -> dict[str, int]:
+        """Judge a clean ultrasound image with these changes, and a look that answers so."""
+        engine = deidentifier()
+        made = engine.deidentify(making.received(making.dataset()))
+        ds = Dataset()
+        ds.update(_read(b"".join(elements.join(made.elements))))
+        ds.SOPClassUID, ds.Modality = "1.2.840.10008.5.1.4.1.1.6.1", "US"
+        for keyword, value in change.items():
+            setattr(ds, keyword, value)
+        answer = None if look is None else lambda *_: look
+        return check(engine, making.part10(ds), look=answer, believe=believe).counts
+
+    @staticmethod
+    def claims() -> dict[str, object]:
+        """Clean Pixel Data, and no text left."""
+        return {"DeidentificationMethodCodeSequence": [code("113101", "DCM", "x")], "BurnedInAnnotation": "NO"}
+
+    def test_a_look_decides_where_nothing_is_claimed(self) -> None:
+        """Without a look it is a finding; with one, only text is; NO alone is no claim (trap 44)."""
+        assert self.judged(None) == self.judged("they show text") == {"pixels": 1}
+        assert self.judged(None, BurnedInAnnotation="NO") == {"pixels": 1}
+        assert self.judged("") == {}
+
+    def test_a_claim_is_taken_unless_told_otherwise(self) -> None:
+        """Both marks together say that pixels were searched; who does not believe it has them searched again."""
+        assert self.judged("they show text", **self.claims()) == {}
+        assert self.judged("they show text", believe=False, **self.claims()) == {"pixels": 1}
+        assert self.judged("they show text", **self.claims() | {"BurnedInAnnotation": ""}) == {"pixels": 1}
+
+
+def test_words_of_the_installed_processors_are_no_finding() -> None:
+    """What a processor writes is in its source; a name beside it still is found."""
+    more = words(discover().values())
+    engine = Deidentifier("research", KEY, words=more)
+    made = engine.deidentify(making.received(making.dataset()))
+    ds = Dataset()
+    ds.update(_read(b"".join(elements.join(made.elements))))
+
+    for text, found in (("CT lungs (research use)", {}), ("CT lungs Quillfeather (research use)", {"text": 1})):
+        ds.SeriesDescription = text
+        assert check(engine, making.part10(ds)).counts == found
+    assert "quillfeather" not in more and "research" in more

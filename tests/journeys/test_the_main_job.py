@@ -70,6 +70,16 @@ def test_the_study_is_listed_under_its_new_identity(server: Server, modality: di
     assert {"CT", "PT", "SEG", "SR"} <= set(study["modalities"])
 
 
+def test_nothing_that_comes_back_may_tell_who_it_is(server: Server, tmp_path: Path) -> None:
+    """Sources and what every default processor made of them: `pacs deid check` has nothing to say of any file."""
+    (study,) = server.rows("studies")
+    server.pacs("get", study["study_instance_uid"], "-o", str(tmp_path))
+
+    checked = server.pacs("deid", "check", str(tmp_path))
+
+    assert checked.stdout.startswith(f"{study['instances']} files judged, 0 with findings: nothing found; 0 files")
+
+
 def test_findscu_finds_it_and_getscu_brings_it_back(server: Server, modality: dict[str, list[Path]], tmp_path: Path) -> None:
     """DCMTK finds the study under its new identity and retrieves every object; pixels are bit-equal to those sent."""
     (study,) = server.rows("studies")
