@@ -96,6 +96,11 @@ class DeidSettings:
         "Policies for some by what they are, before `by_source`; the first that holds decides (docs/deidentification.md): "
         '`[[deid.rules]]` with `where = {Modality = "US"}`, `source = "TRIAL*"` or both, and `policy`.',
     )
+    devices: tuple[Mapping[str, Any], ...] = _setting(
+        (),
+        "Devices that write text at fixed places, which are blanked (docs/deidentification.md): `[[deid.devices]]` "
+        'with `where = {Manufacturer = "…"}` and `rectangles = [[x, y, width, height]]`.',
+    )
     clinical_trial_sponsor_name: str = _setting("", "Clinical Trial Sponsor Name (0012,0010) to write; empty: no trial.")
     clinical_trial_protocol_id: str = _setting("", "Clinical Trial Protocol ID (0012,0020), needed with a sponsor.")
     clinical_trial_protocol_name: str = _setting("", "Clinical Trial Protocol Name (0012,0021).")

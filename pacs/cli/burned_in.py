@@ -1,6 +1,6 @@
 """Text in the pixels of files: the picture of `pacs deid explain --picture`, and the look of `pacs deid check`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ from pacs.processing.cleaners import HeldImage
 _RED = (64, 64, 255)
 
 
-def draw(path: Path, target: Path) -> int:
-    """Write the picture as PNG; returns how many regions would be blanked.
+def draw(path: Path, target: Path, devices: Sequence[Mapping[str, Any]] = ()) -> int:
+    """Write the picture as PNG; returns how many regions would be blanked, those of the device table among them.
 
     Raises `NotFound` where there are no pixels, `Quarantined` where they could not be made clean.
     """
     parts = part10.split(path.read_bytes())
     image = _image(read(parts.data_set, parts.transfer_syntax_uid), parts.transfer_syntax_uid)
     before = image.frames[0]
-    (verdict,) = clean_pixels.clean([image], lambda fraction, doing: None)
+    (verdict,) = clean_pixels.clean([image], lambda fraction, doing: None, {"devices": devices})
     if verdict.doubt:
         raise Quarantined(verdict.doubt)
     after = verdict.frames[0] if verdict.frames is not None else before
@@ -48,7 +48,7 @@ def draw(path: Path, target: Path) -> int:
 def look(elements: Sequence[Element], transfer_syntax_uid: str) -> str:
     """Return what speaks against the pixels of an object, "" where no text is found in them; see `pacs.deid.check.Look`."""
     try:
-        (verdict,) = clean_pixels.clean([_image(elements, transfer_syntax_uid)], lambda fraction, doing: None)
+        (verdict,) = clean_pixels.clean([_image(elements, transfer_syntax_uid)], lambda fraction, doing: None, {})
     except (NotFound, NotTranscodable, ValueError) as error:
         return f"they may show text, and cannot be searched for it ({type(error).__name__})"
     if verdict.doubt:

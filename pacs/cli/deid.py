@@ -165,6 +165,7 @@ def _received(path: Path) -> Any:
 def _picture(path: Path, target: Path) -> None:
     """Write the first frame of a file with the text that would be blanked marked in red."""
     from pacs.cli import burned_in
+    from pacs.settings import load
 
-    count = burned_in.draw(path, target)
+    count = burned_in.draw(path, target, load().deid.devices)
     err.print(f"{target}: {count} regions would be blanked", highlight=False)

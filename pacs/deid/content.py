@@ -89,7 +89,7 @@ def meaning(one: Element, item: Sequence[Element], subject: Subject) -> tuple[El
     says nothing, text is cleaned like a descriptor, whatever the scheme claims to be.
     """
     text = text_of(one, subject)
-    if in_vocabulary(text) and text.isascii():
+    if in_vocabulary(text, subject.words) and text.isascii():
         return one, _SCRUBBED
     coded = _word(item, _CODE_VALUE), _word(item, _SCHEME)
     published = tables.code_meaning(*coded) or _LANGUAGES.get(coded, "")

@@ -48,7 +48,8 @@ class Look:
     """How frames are to be seen.
 
     `palette` maps stored values to RGB, shape (entries, 3) of uint8, for PALETTE COLOR. `regions` are the calibrated regions of
-    an ultrasound image, (x0, y0, x1, y1) inclusive (PS3.3 C.8.5.5). `keep` are words that stay.
+    an ultrasound image, (x0, y0, x1, y1) inclusive (PS3.3 C.8.5.5). `blank` are rectangles that go whatever they show, (x, y,
+    width, height); see `pacs.deid.devices`. `keep` are words that stay.
     """
 
     photometric_interpretation: str
@@ -57,6 +58,7 @@ class Look:
     signed: bool = False
     palette: Array | None = field(default=None, repr=False)
     regions: tuple[tuple[int, int, int, int], ...] = ()
+    blank: tuple[tuple[int, int, int, int], ...] = ()
     keep: frozenset[str] = frozenset()
 
 
@@ -95,6 +97,9 @@ def clean(frames: Sequence[Array], look: Look, report: Callable[[float], None] =
         Text is still there after `ROUNDS`, or there is little else in the image.
     """
     mask: Mask = np.zeros(frames[0].shape[:2], bool)
+    for x, y, width, height in look.blank:
+        mask[y : y + height, x : x + width] = True
+    given = float(mask.mean())
     before: Array | None = None
     for number, frame in enumerate(frames):
         window = _changed(frame, before, mask)
@@ -104,7 +109,7 @@ def clean(frames: Sequence[Array], look: Look, report: Callable[[float], None] =
         report((number + 1) / len(frames))
     if not mask.any():
         return Cleaned(None)
-    if mask.mean() > _MOSTLY_TEXT:
+    if mask.mean() - given > _MOSTLY_TEXT:
         raise TextLeft("there is little but text in the image")
     pieces = cv2.connectedComponents(mask.astype(np.uint8))[0] - 1
     return Cleaned([_blanked(frame, mask, look) for frame in frames], mask, pieces)

@@ -18,6 +18,7 @@ from pacs.deid.actions import Subject
 from pacs.deid.attest import attest
 from pacs.deid.candidates import Verdict, may_carry_a_face, needs_defacing
 from pacs.deid.choice import Choice
+from pacs.deid.devices import LASTING, Device, rectangles
 from pacs.deid.policy import BASIC_PROFILE, METHODS, POLICIES, Policy, Rules, digest
 from pacs.deid.pseudonym import Pseudonyms
 from pacs.deid.residue import Needles, search
@@ -70,6 +71,8 @@ class Deidentifier:
         Keyword -> value for the Clinical Trial modules; see `pacs.deid.markers.clinical_trial`.
     collect_taken : bool
         Say what was taken away, too, for the identity vault.
+    devices : sequence of Device
+        Their images show text, whatever their class and Burned In Annotation say.
     words : frozenset of str
         May stand in descriptors beside those of the vocabulary; for who judges what was made here, see `pacs.processing.words`.
     """
@@ -85,6 +88,7 @@ class Deidentifier:
         rules: Iterable[Mapping[str, Any]] = (),
         clinical_trial: Mapping[str, str] | None = None,
         collect_taken: bool = False,
+        devices: Sequence[Device] = (),
         words: frozenset[str] = frozenset(),
     ) -> None:
         self.policies = policies
@@ -96,6 +100,7 @@ class Deidentifier:
         self._pseudonyms = Pseudonyms(identity_key + site.encode())
         self._collect_taken = collect_taken
         self._words = words
+        self._devices = tuple(devices)
         self._rules: dict[tuple[str, str], Rules] = {}
         self._patients: OrderedDict[tuple[str, str, str, str], _Patient] = OrderedDict()
         self._lock = threading.Lock()
@@ -218,7 +223,12 @@ class Deidentifier:
             received.transfer_syntax_uid,
             tags,
             clean_pixel_data=policy.clean_pixel_data,
+<<<<<<< HEAD
             has_pixels=isinstance(pixel_data, BulkElement) or (pixel_data is not None and len(pixel_data.value) > 0),
+=======
+            has_pixels=pixel_data is not None and len(pixel_data.value) > 0,
+            known_device=bool(self._devices) and bool(rectangles(self._devices, values.attributes(by_tag.values(), LASTING))),
+>>>>>>> 2855976 (Blank what known devices write at known places)
         )
         if pixel_data is not None and pixel_data.undefined_length is (received.transfer_syntax_uid in _NATIVE):
             raise NotUnderstood("Pixel Data is not encoded as its transfer syntax says")

@@ -63,6 +63,7 @@ def check_pixels(
     *,
     clean_pixel_data: bool = False,
     has_pixels: bool = True,
+    known_device: bool = False,
 ) -> bool:
     """Return whether the pixels must be searched for text before anybody sees them.
 
@@ -74,6 +75,8 @@ def check_pixels(
         The policy cleans pixels: what may show text is held for that. Otherwise it raises.
     has_pixels : bool
         There is Pixel Data at all.
+    known_device : bool
+        The site says that this device writes text into its images.
 
     Raises
     ------
@@ -90,6 +93,8 @@ def check_pixels(
     if kinds & {"LABEL", "OVERVIEW"} and sop_class_uid.startswith(_STORAGE + "77."):
         raise Quarantined("the image shows a slide's label")
     reason = _risk(sop_class_uid, kinds, values.get(0x00280301, "").strip().upper(), clean_pixel_data)
+    if known_device:
+        reason = reason or "this device writes text into its images"
     if not reason or (clean_pixel_data and not has_pixels):
         return False
     if not clean_pixel_data:

@@ -206,9 +206,9 @@ def clean(text: str, identity: Identity, words: frozenset[str] = frozenset()) ->
     return kept
 
 
-def in_vocabulary(text: str) -> bool:
-    """Say whether every word of `text` is in the vocabulary (a name that is such a word cannot be told from it)."""
-    return all(fold(token) in vocabulary() for token in _TOKEN.findall(text) if not token.isdigit())
+def in_vocabulary(text: str, words: frozenset[str] = frozenset()) -> bool:
+    """Say whether every word of `text` is in the vocabulary or in `words` (a name that is one cannot be told from it)."""
+    return all(word in vocabulary() or word in words for word in words_of(text))
 
 
 def words_of(text: str) -> frozenset[str]:

@@ -17,7 +17,7 @@ from pacs.codec.decode import stored_values
 from pacs.deid.candidates import METHOD, Said, said_of
 from pacs.deid.face import Plane, Region, fill, find
 from pacs.model.errors import NotTranscodable, Quarantined
-from pacs.processing.cleaners import Array, HeldImage, Report, Verdict
+from pacs.processing.cleaners import Array, HeldImage, Options, Report, Verdict
 
 FACES = "faces"
 """What such images are held for (`Deidentified.pending`)."""
@@ -34,7 +34,7 @@ class _Placed:
     """One for each frame; none where the image has no place."""
 
 
-def clean(images: Sequence[HeldImage], report: Report) -> Iterator[Verdict]:
+def clean(images: Sequence[HeldImage], report: Report, options: Options) -> Iterator[Verdict]:
     """Answer for every held image of one series; see `pacs.deid.face.find` for what is decided how."""
     held = [one for one in images if FACES in one.pending]
     if any(_was_cut(one.header) for one in images if FACES not in one.pending):

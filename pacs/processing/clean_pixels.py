@@ -5,24 +5,26 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_color_lut
 
-from pacs.deid import pixels, risk
+from pacs.deid import devices, pixels, risk
 from pacs.model.errors import NotTranscodable
-from pacs.processing.cleaners import HeldImage, Report, Verdict
+from pacs.processing.cleaners import HeldImage, Options, Report, Verdict
 
 CLEAN_PIXEL_DATA = "113101"
 _BURNED_IN_ANNOTATION = 0x00280301
 
 
-def clean(images: Sequence[HeldImage], report: Report) -> Iterator[Verdict]:
+def clean(images: Sequence[HeldImage], report: Report, options: Options) -> Iterator[Verdict]:
     """Answer for every image that is held for its pixels; see `pacs.deid.pixels`."""
+    table = devices.devices(options.get("devices", ()))
     for image in images:
         if "pixels" in image.pending:
-            yield _clean_one(image, report)
+            yield _clean_one(image, report, table)
 
 
-def _clean_one(image: HeldImage, report: Report) -> Verdict:
+def _clean_one(image: HeldImage, report: Report, table: Sequence[devices.Device]) -> Verdict:
     uid = image.sop_instance_uid
     if not image.has_pixels:
         return Verdict(uid, doubt="there are no pixels that could be searched for text")
@@ -31,7 +33,7 @@ def _clean_one(image: HeldImage, report: Report) -> Verdict:
     except NotTranscodable:
         return Verdict(uid, doubt="the pixels cannot be decoded, so they cannot be searched for text")
     try:
-        found = pixels.clean(frames, _look(image), lambda fraction: report(fraction, "searching for text"))
+        found = pixels.clean(frames, _look(image, table), lambda fraction: report(fraction, "searching for text"))
     except pixels.TextLeft as left:
         return Verdict(uid, doubt=f"burned-in text: {left}")
     return Verdict(
@@ -43,7 +45,7 @@ def _clean_one(image: HeldImage, report: Report) -> Verdict:
     )
 
 
-def _look(image: HeldImage) -> pixels.Look:
+def _look(image: HeldImage, table: Sequence[devices.Device] = ()) -> pixels.Look:
     about, header = image.image, image.header
     return pixels.Look(
         photometric_interpretation=about.photometric_interpretation,
@@ -52,8 +54,19 @@ def _look(image: HeldImage) -> pixels.Look:
         signed=about.signed,
         palette=_palette(header, about.bits_allocated) if about.photometric_interpretation == "PALETTE COLOR" else None,
         regions=_regions(header),
+        blank=devices.rectangles(table, _told(header)),
         keep=pixels.LATERALITY if risk.is_projection(str(header.get("SOPClassUID", ""))) else frozenset(),
     )
+
+
+def _told(header: Dataset) -> dict[str, str]:
+    """Return what the device table may ask for."""
+    found = {}
+    for keyword in devices.LASTING:
+        value = header.get(keyword)
+        several = value if isinstance(value, MultiValue) else [value]
+        found[keyword] = "\\".join("" if one is None else str(one) for one in several)
+    return found
 
 
 def _regions(header: Dataset) -> tuple[tuple[int, int, int, int], ...]:

@@ -109,7 +109,10 @@ class Verdict:
 Report = Callable[[float, str], None]
 """Told how far the work is, 0.0 to 1.0, and what it is doing."""
 
-Cleaner = Callable[[Sequence[HeldImage], Report], Iterator[Verdict]]
+Options = Mapping[str, Any]
+"""What a cleaner must know beside the images, as JSON has it: "devices", the tables of `[[deid.devices]]`."""
+
+Cleaner = Callable[[Sequence[HeldImage], Report, Options], Iterator[Verdict]]
 """Yields one verdict for each image that is held for it; an image without one goes to quarantine."""
 
 

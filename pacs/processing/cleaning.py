@@ -126,6 +126,7 @@ class _Work:
             "cleaner": self._kind,
             "memory_mb": self._memory_mb,
             "cpu_s": self._timeout_s * (os.cpu_count() or 1) * max(1, len(groups)),
+            "options": {"devices": list(self._archive.settings.deid.devices)},
         }
         total = len(held)
         with child() as (process, write_end, reader):

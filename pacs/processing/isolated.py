@@ -117,7 +117,7 @@ def _clean(head: dict[str, object], reader: object, outgoing: int) -> None:
                 given["transfer_syntax_uid"],
                 packed=given["packed"],
             )
-        for verdict in cleaner(list(images.values()), _seldom(report)):
+        for verdict in cleaner(list(images.values()), _seldom(report), cast(cleaners.Options, head["options"])):
             wire.write(outgoing, *cleaners.told(verdict, images[verdict.sop_instance_uid]))
         wire.write(outgoing, {"cleaned": len(images)})
 

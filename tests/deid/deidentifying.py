@@ -2,6 +2,7 @@
 
 import io
 import struct
+from typing import Any
 
 import making
 import pydicom
@@ -15,9 +16,9 @@ from pacs.model.instance import Deidentified
 KEY = b"a key for tests only, 32 bytes.."
 
 
-def deidentifier(policy: str = "research", key: bytes = KEY) -> Deidentifier:
+def deidentifier(policy: str = "research", key: bytes = KEY, **more: Any) -> Deidentifier:
     """Return a fresh de-identifier with no memory."""
-    return Deidentifier(policy, key)
+    return Deidentifier(policy, key, **more)
 
 
 def encoded(result: Deidentified) -> bytes:
