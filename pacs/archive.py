@@ -9,12 +9,8 @@ from functools import partial
 from pacs.codec import packing
 from pacs.codec.haste import Haste
 from pacs.codec.transcode import Codec
-<<<<<<< HEAD
 from pacs.committer import Committer, replay
-=======
-from pacs.committer import Committer
 from pacs.deid.devices import devices
->>>>>>> 2855976 (Blank what known devices write at known places)
 from pacs.deid.markers import TRIAL_KEYWORDS
 from pacs.deid.policy import with_own
 from pacs.deid.profile import Deidentifier

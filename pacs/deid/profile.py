@@ -223,12 +223,8 @@ class Deidentifier:
             received.transfer_syntax_uid,
             tags,
             clean_pixel_data=policy.clean_pixel_data,
-<<<<<<< HEAD
             has_pixels=isinstance(pixel_data, BulkElement) or (pixel_data is not None and len(pixel_data.value) > 0),
-=======
-            has_pixels=pixel_data is not None and len(pixel_data.value) > 0,
             known_device=bool(self._devices) and bool(rectangles(self._devices, values.attributes(by_tag.values(), LASTING))),
->>>>>>> 2855976 (Blank what known devices write at known places)
         )
         if pixel_data is not None and pixel_data.undefined_length is (received.transfer_syntax_uid in _NATIVE):
             raise NotUnderstood("Pixel Data is not encoded as its transfer syntax says")
