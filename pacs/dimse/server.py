@@ -34,6 +34,7 @@ from pacs.dimse import (
     status,
     storage,
     tls,
+    watch,
     worklist,
 )
 from pacs.dimse.lane import Budget, LaneAssociation
@@ -83,7 +84,8 @@ def serve(archive: Archive, *, ready: Callable[[], None] | None = None, stop: th
 
 def report(archive: Archive, desk: commitment.Desk, stop: threading.Event, stack: contextlib.ExitStack) -> None:
     """Start the threads that report to peers by themselves; one process of an archive has them. `stack` waits for their end."""
-    for name, work in (("commitments", desk.run), ("notifications", availability.Herald(archive).run)):
+    works = {"commitments": desk.run, "notifications": availability.Herald(archive).run, "events": watch.Watcher(archive).run}
+    for name, work in works.items():
         thread = threading.Thread(target=work, args=(stop,), name=name, daemon=True)
         thread.start()
         stack.callback(thread.join, 5.0)
@@ -358,7 +360,7 @@ class _Service:
             # Verification is always answered 0000 (PS3.4 A.4).
             self._answer(message, status.SUCCESS)
         elif command == Command.C_FIND_RQ and worklist.is_asked(association, message):
-            worklist.find(self._archive, association, message, allowed=self._allowed("worklist") and self._is_there())
+            worklist.find(self._archive, association, message, may=self._may_now)
         elif command == Command.C_FIND_RQ:
             query.find(
                 self._archive, association, message, allowed=self._allowed("find"), sees_originals=self._sees_originals()
@@ -371,11 +373,11 @@ class _Service:
             retrieve.get(
                 self._archive, association, message, allowed=self._allowed("get"), sees_originals=self._sees_originals()
             )
+        elif normalized.is_asked(association, message):
+            normalized.serve(self._archive, association, message, may=self._may_now)
         elif command == Command.N_ACTION_RQ:
             desk = self._association._server.desk
             commitment.action(self._archive, desk, self._association, message, allowed=self._allowed("commit"))
-        elif command in normalized.REQUESTS:
-            normalized.serve(self._archive, association, message, may_worklist=self._allowed("worklist") and self._is_there())
         elif not command & 0x8000:
             self._answer(message, status.UNRECOGNIZED_OPERATION)
 
@@ -405,8 +407,10 @@ class _Service:
             self._originals = peer is not None and peer.identity == "original" and self._calls_from(peer)
         return service in self._may
 
-    def _is_there(self) -> bool:
-        """Say whether the caller is a peer that calls from where it may; asked after `_allowed`."""
+    def _may_now(self, service: str) -> bool:
+        """Say whether the caller may ask for a service; for what shows identities, also whether it calls from where it may."""
+        if not self._allowed(service) or service != "worklist":
+            return self._allowed(service)
         peer = self._archive.index.peers.get(self._association.requestor.ae_title.strip())
         return peer is not None and ("any-address" in peer.options or self._calls_from(peer))
 

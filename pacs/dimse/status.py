@@ -25,6 +25,7 @@ from pacs.model.errors import (
     SOPClassNotSupported,
     Unavailable,
 )
+from pacs.model.workitem import Notice, Problem, WorkitemRefused
 
 SUCCESS = 0x0000
 PENDING = 0xFF00
@@ -44,6 +45,24 @@ UNRECOGNIZED_OPERATION = 0x0211
 UNEXPECTED = 0xC0FF
 
 Table = Mapping[type[BaseException], int]
+
+WORKITEM: Mapping[Problem | Notice, int] = {
+    Problem.NO_LONGER_UPDATABLE: 0xC300,
+    Problem.WRONG_TRANSACTION: 0xC301,
+    Problem.ALREADY_IN_PROGRESS: 0xC302,
+    Problem.ONLY_SCHEDULED_BY_CREATE: 0xC303,
+    Problem.NOT_FINAL: 0xC304,
+    Problem.UNKNOWN: 0xC307,
+    Problem.UNKNOWN_RECEIVER: 0xC308,
+    Problem.NOT_SCHEDULED: 0xC309,
+    Problem.NOT_IN_PROGRESS: 0xC310,
+    Problem.ALREADY_COMPLETED: 0xC311,
+    Problem.NOT_APPROPRIATE: 0xC314,
+    Notice.MODIFIED: 0xB300,
+    Notice.WAS_CANCELED: 0xB304,
+    Notice.WAS_COMPLETED: 0xB306,
+}
+"""Statuses of the Unified Procedure Step service (PS3.4 Tables CC.2.1-2 to CC.2.6-2)."""
 
 C_STORE: Table = {
     NotUnderstood: 0xC000,
@@ -88,7 +107,9 @@ N_SERVICE: Table = {
 
 
 def status(error: BaseException, table: Table) -> int:
-    """Return the status of the nearest class of `error` that `table` knows."""
+    """Return the status of the nearest class of `error` that `table` knows; a workitem's problem has its own."""
+    if isinstance(error, WorkitemRefused):
+        return WORKITEM[error.problem]
     return next(table[cls] for cls in type(error).__mro__ if cls in table)
 
 

@@ -25,6 +25,7 @@ from pacs.index.quarantine import QuarantineRows
 from pacs.index.recalls import Recalls
 from pacs.index.tallies import Tallies
 from pacs.index.upkeep import Upkeep
+from pacs.index.workitems import Workitems
 from pacs.index.worklist import WorklistItems
 from pacs.model.event import Event
 from pacs.model.instance import Arrival, Cleaned, IndexEntry, Location, Stored
@@ -56,6 +57,7 @@ class Index:
         self.peers = Peers(connections)
         self.commitments = Commitments(connections)
         self.worklist = WorklistItems(connections)
+        self.workitems = Workitems(connections)
         self.performed = PerformedSteps(connections)
         self.notifications = Notifications(connections)
         self.quarantine = QuarantineRows(connections)

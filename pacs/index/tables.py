@@ -309,6 +309,28 @@ commitment = sa.Table(
     sa.Index("ix_commitment_ae_title_transaction_uid", "ae_title", "transaction_uid"),
 )
 
+# What a job lacks of a workitem; sealed under the identity key, and found by a keyed digest of its UID.
+workitem = sa.Table(
+    "workitem",
+    metadata,
+    sa.Column("job_id", Key, sa.ForeignKey("job.job_id"), primary_key=True),
+    sa.Column("digest", Key, nullable=False, unique=True),
+    sa.Column("key_id", Key, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+# Who follows which job ("" for all of them), and the state that was reported last.
+subscription = sa.Table(
+    "subscription",
+    metadata,
+    sa.Column("ae_title", Key, primary_key=True),
+    sa.Column("job_id", Key, primary_key=True),
+    sa.Column("since", Time, nullable=False),
+    _key("reported"),
+    sa.Column("progress", sa.Double, nullable=False, default=0.0),
+    _key("cancel_by"),
+)
+
 # Steps are sealed under the identity key; their UIDs and those they list are pseudonyms.
 performed_step = sa.Table(
     "performed_step",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-SERVICES = ("echo", "store", "find", "move", "get", "commit", "worklist")
+SERVICES = ("echo", "store", "find", "move", "get", "commit", "worklist", "workitems")
 """What a peer may ask of us. "worklist" shows original identities."""
 USUAL = tuple(one for one in SERVICES if one != "worklist")
 """What a peer may where nothing else was said, and a stranger on loopback."""

@@ -26,7 +26,7 @@ from pacs import logs
 from pacs.archive import Archive
 from pacs.model.errors import ArchiveError, ConfigurationError, Unavailable
 from pacs.settings import Settings
-from pacs.web import auth, health, metrics, pages, qido, rendered, stow, wado
+from pacs.web import auth, health, metrics, pages, qido, rendered, stow, wado, workitems
 from pacs.web.door import Door
 from pacs.web.pages import care, schedule
 from pacs.web.status import http_status
@@ -74,7 +74,7 @@ def create_app(archive: Archive) -> Starlette:
 
 
 def dicomweb_routes() -> list[BaseRoute]:
-    """Return the routes of the Studies Service (PS3.18 10), all of them behind the same guard."""
+    """Return the routes of the Studies and Worklist Services (PS3.18 10 and 11), all of them behind the same guard."""
     study, series, instance = "/studies/{study}", "/series/{series}", "/instances/{instance}"
     table: list[tuple[str, auth.Handler, str]] = [
         ("/studies", qido.studies, "GET"),
@@ -99,6 +99,7 @@ def dicomweb_routes() -> list[BaseRoute]:
         (f"{one}/frames/{{frames}}/rendered", rendered.rendered, "GET"),
         (f"{one}/frames/{{frames}}/thumbnail", rendered.thumbnail, "GET"),
         (f"{one}/bulkdata/{{path:path}}", wado.bulkdata, "GET"),
+        *workitems.ROUTES,
     ]
     methods: dict[str, list[str]] = {}
     for path, _, method in table:

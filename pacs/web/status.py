@@ -14,6 +14,9 @@ from pacs.model.errors import (
     InstanceConflict,
     IntegrityError,
     InvalidQuery,
+    InvalidValue,
+    MissingAttribute,
+    MissingValue,
     NotAuthorized,
     NotFound,
     NotTranscodable,
@@ -24,6 +27,7 @@ from pacs.model.errors import (
     SOPClassNotSupported,
     Unavailable,
 )
+from pacs.model.workitem import Problem, WorkitemRefused
 from pacs.web.accept import NotAcceptable, UnsupportedMediaType
 
 
@@ -38,6 +42,9 @@ class Stalled(ArchiveError):
 HTTP: Mapping[type[Any], int] = {
     ArchiveError: 500,
     Refused: 409,
+    MissingAttribute: 400,
+    MissingValue: 400,
+    InvalidValue: 400,
     NotUnderstood: 400,
     DataSetMismatch: 409,
     SOPClassNotSupported: 409,
@@ -77,6 +84,15 @@ PROCESSING_FAILURE = 0x0110
 """Anything that is not an error of ours (PS3.7 C.5.21)."""
 
 
+WORKITEM: Mapping[Problem, int] = {
+    Problem.WRONG_TRANSACTION: 400,
+    Problem.NOT_SCHEDULED: 400,
+    Problem.UNKNOWN: 404,
+    Problem.UNKNOWN_RECEIVER: 403,
+}
+"""Where it is not 409 (PS3.18 11.4 to 11.12)."""
+
+
 def nearest(error: BaseException, table: Mapping[type[Any], int]) -> int | None:
     """Return the number of the nearest class of `error` that `table` knows."""
     return next((table[cls] for cls in type(error).__mro__ if cls in table), None)
@@ -84,6 +100,8 @@ def nearest(error: BaseException, table: Mapping[type[Any], int]) -> int | None:
 
 def http_status(error: BaseException) -> int:
     """Return the HTTP status of `error`; what is not ours is 500."""
+    if isinstance(error, WorkitemRefused):
+        return WORKITEM.get(error.problem, 409)
     return nearest(error, HTTP) or 500
 
 
