@@ -53,8 +53,11 @@ def ingest_derived(archive: Archive, received: Sequence[Received], *, finishing:
     return archive.committer.commit_all(arrivals, finishing=finishing)
 
 
-def release(archive: Archive, quarantine_id: str, policy: str = "") -> Stored:
+def release(archive: Archive, quarantine_id: str, policy: str = "", *, reason: str = "") -> Stored:
     """Let an object out of quarantine into the archive: the same way in, under `policy` or the one that holds for it now.
+
+    What a cleaning job put there has lost its identity already; only its pixels are in doubt. It is let in as it is, on the
+    word of who has looked at it, who must give a `reason`; nothing is claimed of its pixels.
 
     Raises
     ------
@@ -65,7 +68,7 @@ def release(archive: Archive, quarantine_id: str, policy: str = "") -> Stored:
     """
     received = archive.quarantine.open(quarantine_id)
     if received.origin is Origin.PROCESSOR:
-        raise Quarantined("a job could not make its pixels safe; discard it, and send the original again under another policy")
+        return _release_as_it_is(archive, quarantine_id, received, policy, reason)
     deidentifier = archive.deidentifier.under(policy) if policy else archive.deidentifier
     with archive.intake.turn(received.data_set), _inflated(archive, received, released=True) as plain:
         deidentified = deidentifier.deidentify(plain)
@@ -77,6 +80,27 @@ def release(archive: Archive, quarantine_id: str, policy: str = "") -> Stored:
             _keep_identity(archive, deidentified, digest)
     archive.quarantine.discard(quarantine_id)
     # The association that brought it has long ended; without a word of its own the series would wait for silence.
+    archive.index.end_association(received.association)
+    return stored
+
+
+def _release_as_it_is(archive: Archive, quarantine_id: str, received: Received, policy: str, reason: str) -> Stored:
+    if policy:
+        raise Quarantined(
+            "its attributes are de-identified already: it can be let in as it is, with a reason, under no other policy"
+        )
+    if not reason.strip():
+        raise Quarantined("a job could not make its pixels safe; who has looked at them and lets it in must give a reason")
+    with archive.intake.turn(received.data_set):
+        attested = archive.deidentifier.attest(received)
+        deidentified = replace(attested, policy=attested.policy.replace("attested", "released"))
+        digest = archive.codec.digest(deidentified)
+        stored = archive.index.equal(deidentified.key.sop_instance_uid, digest)
+        if stored is None:
+            # Not a result: it is what was sent, and rules may work on it.
+            by_hand = replace(received, origin=Origin.IMPORT, source="quarantine")
+            stored = archive.committer.commit(_arrival(archive, by_hand, deidentified, digest))
+    archive.quarantine.discard(quarantine_id)
     archive.index.end_association(received.association)
     return stored
 

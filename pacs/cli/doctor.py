@@ -79,6 +79,7 @@ def examine() -> Iterator[Check]:
         return
     yield _guarded("disk", lambda: _disk(settings))
     yield _guarded("archive", lambda: _archive(settings))
+    yield _guarded("held images", lambda: _held(settings))
     yield _guarded("bucket", lambda: _bucket(settings))
     yield _guarded("keys", lambda: _keys(settings))
 
@@ -138,6 +139,19 @@ def _archive(settings: Settings) -> str:
     with Archive.opened(settings, writer="cli") as archive:
         counts = archive.index.summary()
     return f"{counts['studies']} studies, {counts['instances']} instances, key {archive.image_key_id}"
+
+
+def _held(settings: Settings) -> str:
+    from pacs.archive import Archive
+
+    with Archive.opened(settings, writer="cli") as archive:
+        instances, series = archive.index.stranded()
+    if instances:
+        raise Unavailable(
+            f"{instances} images of {series} series are held, and the job that was to clean them failed: "
+            "`pacs jobs --state failed` says why, `pacs jobs again JOB` runs it again"
+        )
+    return "none wait for a job that failed"
 
 
 def _bucket(settings: Settings) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pacs.cli.console import Json, emit, fail, open_archive, out, show
-from pacs.model.errors import ArchiveError, NotFound
+from pacs.model.errors import ArchiveError, NotFound, Quarantined
+from pacs.model.instance import Origin
 
 if TYPE_CHECKING:
     from pacs.archive import Archive
@@ -34,6 +35,8 @@ def show_one(quarantine_id: Id, as_json: Json = False) -> None:
         received = archive.quarantine.open(quarantine_id)
         row |= {"sop_class_uid": received.sop_class_uid, "transfer_syntax_uid": received.transfer_syntax_uid}
         try:
+            if received.origin is Origin.PROCESSOR:
+                raise Quarantined("a cleaning job was in doubt; `release --reason` lets it in as it is")
             made = archive.deidentifier.deidentify(received)
             row |= {"now": "would be let in", "policy": made.policy}
         except ArchiveError as error:
@@ -49,19 +52,27 @@ def show_one(quarantine_id: Id, as_json: Json = False) -> None:
 def release(
     quarantine_id: Id,
     policy: Annotated[str, typer.Option(help="Policy to follow instead of the one of the settings.")] = "",
+    reason: Annotated[
+        str,
+        typer.Option(help="Why it may come in, for the record; needed where a cleaning job was in doubt. Name no patient."),
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Let one in: again through de-identification, under another policy or changed settings. Refused if it would come back."""
+    """Let one in: again through de-identification, under another policy or changed settings. Refused if it would come back.
+
+    What a cleaning job was in doubt about comes in as it is, on your word: look at it first, and give a --reason.
+    """
     from pacs.ingest import release
 
     with open_archive("cli") as (_, archive):
         _known(archive, quarantine_id)
         try:
-            stored = release(archive, quarantine_id, policy)
+            stored = release(archive, quarantine_id, policy, reason=reason)
         except ArchiveError as error:
             raise fail(f"it stays in quarantine: {error}") from error
         archive.index.note(
             "quarantine_released", quarantine_id=quarantine_id, policy=stored.policy or policy, user=_user(),
+            reason=reason,
             study_instance_uid=stored.key.study_instance_uid,
         )  # fmt: skip
     row = {"sop_instance_uid": stored.key.sop_instance_uid, "held_for": list(stored.pending)}

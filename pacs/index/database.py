@@ -289,6 +289,10 @@ class Index:
         """Mark what a series holds as scheduled and insert the jobs that clean it, as `scheduled` does."""
         return held.scheduled(self._connections, series, jobs, self._connections.clock())
 
+    def stranded(self) -> tuple[int, int]:
+        """Return how many instances of how many series are held though no job is there to clean them."""
+        return held.stranded(self._connections)
+
     def pending(self) -> int:
         """Return how many series and studies have yet to come to rest and be scheduled."""
         return complete.pending(self._connections)

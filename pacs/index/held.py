@@ -85,6 +85,29 @@ def scheduled(connections: Connections, series: HeldSeries, new: Sequence[NewJob
     return connections.retrying(work)
 
 
+def stranded(connections: Connections) -> tuple[int, int]:
+    """Return how many instances of how many series are held though no job will clean them (it failed)."""
+    working = sa.exists().where(
+        t.job.c.processor.startswith("clean-"),
+        t.job.c.inputs == t.series.c.series_instance_uid,
+        t.job.c.state.in_(("queued", "running")),
+    )
+    held = (
+        sa.select(sa.func.count(), sa.func.count(t.series.c.pk.distinct()))
+        .select_from(INSTANCES)
+        .where(
+            t.instance.c.state == "held",
+            t.instance.c.current,
+            t.instance.c.held_for != "",
+            t.series.c.cleaning_generation >= t.series.c.held_generation,
+            ~working,
+        )
+    )
+    with connections.read() as connection:
+        instances, series = connection.execute(held).one()
+        return int(instances), int(series)
+
+
 def cleaned(
     connections: Connections, connection: sa.Connection, results: Sequence[Cleaned], now: float
 ) -> tuple[list[bool], list[dict[str, Any]]]:

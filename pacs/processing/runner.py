@@ -140,6 +140,9 @@ def _end(archive: Archive, job: Job, claim: Claim, outcome: Outcome) -> JobState
         return JobState.QUEUED
     else:
         jobs.fail(claim, outcome.reason, retry_in_s=None)
+        if cleaning_of(job.processor):
+            # Nothing else will free the images: somebody has to look (`pacs doctor`, the quarantine's page).
+            log.error("cleaning_failed", job_id=job.job_id, processor=job.processor, reason=outcome.reason)
     return outcome.state
 
 

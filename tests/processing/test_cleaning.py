@@ -18,9 +18,9 @@ from pacs.codec.image import describe
 from pacs.deid import pixels
 from pacs.dicom.elements import walk
 from pacs.index.database import Index
-from pacs.ingest import ingest
-from pacs.model.errors import Unavailable
-from pacs.model.instance import Stored
+from pacs.ingest import ingest, release
+from pacs.model.errors import Quarantined, Unavailable
+from pacs.model.instance import Origin, Stored
 from pacs.model.job import JobState
 from pacs.model.query import Level, Query
 from pacs.processing.runner import run_job
@@ -148,6 +148,44 @@ def test_what_cannot_be_decoded_goes_to_quarantine_and_out_of_the_index(archive:
     (event, _) = (one for one in archive.index.events(limit=1000) if one.kind == "instance_withdrawn")
     assert "cannot be decoded" in event.detail["reason"]
     assert "cannot be decoded" in archive.index.quarantine.list()[0].reason
+
+
+def test_what_a_job_was_in_doubt_about_is_let_in_on_somebodys_word(archive: Archive) -> None:
+    """With a reason and under no other policy; as it is, with nothing claimed of its pixels, and not as a result."""
+    ds = ultrasound(speckle())
+    ds.Columns = 300
+    ds.add_new(0x7FE00010, "OB", encapsulate([imagecodecs.jpeg8_encode(speckle(), level=85)]))
+    ds["PixelData"].is_undefined_length = True
+    held = ingest(archive, making.received(ds, JPEG))
+    cleaned(archive)
+    (row,) = archive.index.quarantine.list()
+
+    for policy, reason in (("", ""), ("", "  "), ("basic", "seen")):
+        with pytest.raises(Quarantined):
+            release(archive, row.quarantine_id, policy, reason=reason)
+    assert archive.index.quarantine.list() and not shown(archive)
+    released = release(archive, row.quarantine_id, reason="an empty frame, looked at on the scanner")
+
+    (now,) = shown(archive)
+    assert now.key == held.key == released.key and now.pending == ()
+    assert b"113101" not in header(archive, now) and now.origin is not Origin.PROCESSOR
+    assert archive.index.quarantine.list() == []
+
+
+def test_images_whose_cleaning_failed_for_good_are_counted(archive: Archive) -> None:
+    """Held with a job that waits or runs is no alarm; held with a failed one is, until it runs again."""
+    ingest(archive, making.received(ultrasound(speckle())))
+    assert archive.index.stranded() == (0, 0)
+    (job_id,) = scheduled(archive)
+    assert archive.index.stranded() == (0, 0)
+
+    archive.index.jobs.cancel(job_id)
+    assert archive.index.stranded() == (1, 1)
+
+    archive.index.jobs.again(job_id)
+    assert archive.index.stranded() == (0, 0)
+    run_job(archive, {}, job_id, worker="test")
+    assert archive.index.stranded() == (0, 0) and len(shown(archive)) == 1
 
 
 def test_a_series_is_given_to_rules_only_when_nothing_of_it_is_held(archive: Archive) -> None:

@@ -1,13 +1,16 @@
 """The pages of the quarantine and of the policy tester: reasons and rows of tables, never a value, and nothing kept."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import making
 import pytest
+from pydicom.dataset import Dataset
 from starlette.testclient import TestClient
 from web.test_pages import Checker
 
 from pacs.archive import Archive
+from pacs.dicom.elements import join
 from pacs.ingest import ingest
 from pacs.model.errors import Quarantined
 from pacs.model.instance import Origin
@@ -151,3 +154,22 @@ def test_strangers_see_none_of_it(site: Site) -> None:
     for path in (f"/quarantine/{quarantine_id}/release", f"/quarantine/{quarantine_id}/discard", "/policy"):
         assert site.stranger.post(path).headers["location"] == "/sign-in"
     assert len(site.archive.index.quarantine.list()) == 1
+
+
+def test_a_jobs_doubt_is_let_in_with_a_reason_only(site: Site) -> None:
+    """The form asks for it; name and reason are in the record."""
+    engine = site.archive.deidentifier.under("research")
+    made = engine.deidentify(making.received(making.dataset()))
+    received = making.received(Dataset(), origin=Origin.PROCESSOR, source="clean-pixels")
+    received = replace(received, data_set=b"".join(join(made.elements)))
+    quarantine_id = site.archive.quarantine.keep(received, "Quarantined", "burned-in text: there is little else")
+    page = site.browser.get(f"/quarantine/{quarantine_id}").text
+
+    assert 'name="reason" required' in page and '<select name="policy">' not in page
+    assert site.browser.post(f"/quarantine/{quarantine_id}/release", data={"reason": " "}).status_code == 409
+    answer = site.browser.post(
+        f"/quarantine/{quarantine_id}/release", data={"reason": "a ruler, no text"}, follow_redirects=False
+    )
+    assert answer.status_code == 303 and site.archive.index.quarantine.list() == []
+    event = next(one for one in site.archive.index.events(0, 100) if one.kind == "quarantine_released")
+    assert event.detail["reason"] == "a ruler, no text"

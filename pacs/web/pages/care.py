@@ -31,7 +31,8 @@ async def quarantine(request: Request) -> Response:
     """List what is in quarantine, newest first."""
     at = door(request)
     rows = await in_thread(at.read, at.archive.index.quarantine.list)
-    return await show(request, "quarantine.html", rows=rows, done=request.query_params.get("done", ""))
+    stranded, _ = await in_thread(at.read, at.archive.index.stranded)
+    return await show(request, "quarantine.html", rows=rows, stranded=stranded, done=request.query_params.get("done", ""))
 
 
 async def quarantined(request: Request) -> Response:
@@ -42,16 +43,18 @@ async def quarantined(request: Request) -> Response:
 async def release_one(request: Request) -> Response:
     """Let an object in, under the policy chosen; if it would come back, say why and leave it."""
     at, quarantine_id = door(request), request.path_params["quarantine"]
-    policy = str((await fields_of(request)).get("policy", ""))
+    fields = await fields_of(request)
+    policy, reason = (str(fields.get(name, ""))[:200] for name in ("policy", "reason"))
 
     def work() -> str:
-        stored = release(at.archive, quarantine_id, policy)
+        stored = release(at.archive, quarantine_id, policy, reason=reason)
         key = stored.key
         at.archive.index.note(
             "quarantine_released",
             quarantine_id=quarantine_id,
             policy=policy or at.archive.deidentifier.policy.name,
             user=request.state.caller,
+            reason=reason,
             study_instance_uid=key.study_instance_uid,
         )
         return "held" if stored.pending else key.study_instance_uid
@@ -169,6 +172,8 @@ async def _one(request: Request, problem: str, status: int = 200) -> Response:
     def ask() -> tuple[QuarantineRow, str]:
         row = at.archive.index.quarantine.get(quarantine_id)
         received = at.archive.quarantine.open(quarantine_id)
+        if received.origin is Origin.PROCESSOR:
+            return row, ""
         try:
             at.archive.deidentifier.deidentify(received)
         except ArchiveError as error:
