@@ -9,6 +9,7 @@ from pacs.cli import (
     deid,
     demo,
     doctor,
+    export,
     identity,
     jobs,
     keys,
@@ -61,6 +62,7 @@ for name in ("scp", "web", "schedule", "worker"):
 
 app.command("studies", rich_help_panel=USE)(studies.studies)
 app.command("get", rich_help_panel=USE)(studies.get)
+app.command("export", rich_help_panel=USE)(export.export)
 app.command("import", rich_help_panel=USE)(studies.import_files)
 app.command("send", rich_help_panel=USE)(remote.send)
 for name in ("find", "move", "commit", "push"):
