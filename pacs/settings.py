@@ -195,6 +195,8 @@ class ProcessingSettings:
     backoff_s: float = _setting(5.0, "First wait before another try; it doubles each time.")
     timeout_s: float = _setting(1800.0, "Longest a job may run.")
     memory_mb: int = _setting(6144, "Most memory, in MiB, that a job's process may map.")
+    scratch: str = _setting("", "Folder for the files of jobs that need some; empty: one in memory (/dev/shm), else they fail.")
+    queues: str = _setting("cpu heavy gpu", "Queues that the worker takes jobs from; heavy: gigabytes or minutes.")
 
 
 @dataclass(frozen=True, slots=True)

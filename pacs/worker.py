@@ -16,6 +16,7 @@ from celery import shared_task, signals
 from pacs import logs
 from pacs.archive import Archive
 from pacs.dimse import push as dimse_push
+from pacs.model.errors import ConfigurationError
 from pacs.processing.api import Spec
 from pacs.processing.child import THREAD_VARIABLES, warm_up
 from pacs.processing.registry import discover
@@ -57,7 +58,7 @@ def run(job_id: str) -> None:
             return
 
 
-def main(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> int:
+def main(settings: Settings) -> int:
     """Work until SIGTERM; running jobs go back to the queue then. Returns the exit code."""
     concurrency = settings.processing.concurrency or max(1, (os.cpu_count() or 2) // 2)
     threads = str(max(1, (os.cpu_count() or 1) // concurrency))
@@ -67,7 +68,7 @@ def main(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> int:
     os.environ.update(as_environment(settings))
     app = make_app(broker_url(settings.broker.url, settings.home))
     worker = app.Worker(
-        queues=list(queues),
+        queues=_queues(settings.processing.queues),
         concurrency=concurrency,
         pool="prefork",
         hostname=f"pacs-{os.getpid()}@%h",
@@ -90,6 +91,13 @@ def main(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> int:
     log.info("worker_started", count=concurrency)
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _queues(wanted: str) -> list[str]:
+    chosen = wanted.replace(",", " ").split()
+    if not chosen or not set(chosen) <= set(QUEUES):
+        raise ConfigurationError(f"processing.queues must name some of {', '.join(QUEUES)}")
+    return chosen
 
 
 @signals.setup_logging.connect(weak=False)

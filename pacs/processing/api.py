@@ -11,9 +11,12 @@ provenance and rows. Parameters are keyword-only; their annotations give the for
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+"""What a processor may be called."""
 
 QUEUES = ("cpu", "heavy", "gpu")
 """Celery queues a processor may ask for: `heavy` for what needs gigabytes or minutes."""
@@ -96,10 +99,11 @@ class Parameter:
 
 
 class Run:
-    """The running job, as a processor sees it."""
+    """The running job, as a processor sees it; `job_key` is its digest, "" outside of a job."""
 
-    def __init__(self, report: Callable[[float, str], None] | None = None) -> None:
+    def __init__(self, report: Callable[[float, str], None] | None = None, job_key: str = "") -> None:
         self._report = report
+        self.job_key = job_key
 
     def progress(self, fraction: float, note: str = "") -> None:
         """Tell how far the work is (0.0 to 1.0); `note` names the step, never a value of the data set."""
@@ -126,6 +130,14 @@ class Spec:
     documentation: str = field(repr=False)
     module: str
     path: str
+    files: bool = False
+    """Whether it works on files, in a folder of its own in memory; a Python function has no need of them."""
+    clean_up: Callable[[str], Sequence[Sequence[str]]] | None = field(default=None, repr=False)
+    """For a job key, the commands that end what it may leave outside its process group."""
+
+    def afterwards(self, job_key: str) -> Sequence[Sequence[str]]:
+        """Return the commands that run once a job has ended, however it did."""
+        return self.clean_up(job_key) if self.clean_up is not None else ()
 
     def bind(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return every parameter, validated, defaults filled in; raises `ParameterError`."""
@@ -172,7 +184,7 @@ def processor(
         What it is for, in the words of a rule's `where`. At series level it must match for a job to be made; at study level it
         chooses which series of the study are inputs.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name):
+    if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a name of lower-case letters, digits and hyphens")
     if level not in ("series", "study") or queue not in QUEUES:
         raise ValueError(f"{name}: level must be series or study, queue one of {', '.join(QUEUES)}")

@@ -107,21 +107,21 @@ class Child:
 
 
 @contextlib.contextmanager
-def child(*, afterwards: Sequence[Sequence[str]] = (), scratch: str | None = None) -> Iterator[tuple[Child, int, wire.Reader]]:
+def child(*, afterwards: Sequence[Sequence[str]] = (), folder: str | None = None) -> Iterator[tuple[Child, int, wire.Reader]]:
     """Start the isolated process; on leaving, nothing of its process group is left.
 
     `afterwards` are commands that end what is not in its group (a container); they run however it ends, and whoever has died.
-    `scratch` is where its own folder is made, the folder for temporary files where absent.
+    `folder` is where its own folder is made: in memory for a job with files, else the one for temporary files.
     """
     in_read, in_write = os.pipe()
     out_read, out_write = os.pipe()
     life_read, life_write = os.pipe()
     status_read, status_write = os.pipe()
     ours, theirs = [in_write, out_read, status_read], [in_read, out_write, life_read, status_write]
-    folder = tempfile.mkdtemp(prefix="pacs-job-", dir=scratch)
+    own = tempfile.mkdtemp(prefix="pacs-job-", dir=folder)
     try:
         try:
-            _Nursery.fork({"folder": folder, "afterwards": [list(one) for one in afterwards]}, theirs)
+            _Nursery.fork({"folder": own, "afterwards": [list(one) for one in afterwards]}, theirs)
         except BaseException:
             os.close(life_write)
             raise
@@ -137,7 +137,7 @@ def child(*, afterwards: Sequence[Sequence[str]] = (), scratch: str | None = Non
     finally:
         for descriptor in (*ours, *theirs):
             os.close(descriptor)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 class _Nursery:

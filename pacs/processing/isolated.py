@@ -1,7 +1,8 @@
 """The isolated process of one job, forked by `pacs.processing.nursery`, with two pipe ends.
 
 It gets data sets through one, runs one processor, and sends objects, progress and the end through the other. It holds no key,
-no setting and no database; it may not write files (RLIMIT_FSIZE is 0), so pixels never touch a disk in the clear.
+no setting and no database. It may not write files (RLIMIT_FSIZE is 0), unless its processor is a program that needs some, in a
+folder in memory: pixels never touch a disk in the clear.
 """
 
 import os
@@ -10,10 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def _limit(memory_mb: int, cpu_s: float) -> None:
+def _limit(memory_mb: int, cpu_s: float, files: bool) -> None:
     import resource
 
-    wanted = [(resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, max(1, int(cpu_s)))]
+    wanted = [
+        (resource.RLIMIT_FSIZE, memory_mb << 20 if files else 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, max(1, int(cpu_s))),
+    ]
     if memory_mb:
         wanted.append((resource.RLIMIT_AS, memory_mb << 20))
     for kind, limit in wanted:
@@ -31,18 +36,19 @@ def main(incoming: int, outgoing: int) -> None:
 
     reader = wire.Reader(incoming)
     head, _ = reader.read()
-    _limit(int(head["memory_mb"]), float(head["cpu_s"]))
+    _limit(int(head["memory_mb"]), float(head["cpu_s"]), bool(head.get("files")))
     sys.dont_write_bytecode = True
     try:
         (_clean if "cleaner" in head else _work)(head, reader, outgoing)
     except wire.Closed:
         os._exit(1)
     except BaseException as error:
-        wire.write(outgoing, _told(error))
+        wire.write(outgoing, _told(error) | (_quoted(error) if head.get("talks") else {}))
     os._exit(0)
 
 
 def _work(head: dict[str, object], reader: object, outgoing: int) -> None:
+    import resource
     from io import BytesIO
     from typing import Any, cast
 
@@ -74,7 +80,7 @@ def _work(head: dict[str, object], reader: object, outgoing: int) -> None:
 
     provenance = derive.Provenance(given["job_key"], spec.name, spec.version, given["parameters"])
     count = 0
-    for made in derive.derive(spec.call(subject, Run(_seldom(report)), given["parameters"]), provenance):
+    for made in derive.derive(spec.call(subject, Run(_seldom(report), given["job_key"]), given["parameters"]), provenance):
         encoded = derive.encode(made.dataset)
         wrong = validate.findings(made, encoded, known, study_instance_uid)
         if wrong:
@@ -84,7 +90,7 @@ def _work(head: dict[str, object], reader: object, outgoing: int) -> None:
         names = {"sop_class_uid": str(made.dataset.SOPClassUID), "sop_instance_uid": str(made.dataset.SOPInstanceUID)}
         wire.write(outgoing, {"output": names}, [encoded])
         count += 1
-    wire.write(outgoing, {"done": count})
+    wire.write(outgoing, {"done": count, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10})
 
 
 def _clean(head: dict[str, object], reader: object, outgoing: int) -> None:
@@ -160,3 +166,10 @@ def _told(error: BaseException) -> dict[str, object]:
     elif isinstance(error, Transient | OSError):
         told["transient"] = True
     return told
+
+
+def _quoted(error: BaseException) -> dict[str, object]:
+    """The whole of an error, for the author who tries a processor on images of their own."""
+    import traceback
+
+    return {"message": str(error)[:2000], "trace": "".join(traceback.format_exception(error))[-8000:]}

@@ -1,7 +1,9 @@
 """Finds processors: installed packages by the entry-point group `mini_pacs.processors`, and files in the plug-in folder.
 
-An entry point names a module; every function in it that `@processor` has marked is taken. A plug-in that cannot be imported is
-left out and reported by class and place; it never stops the archive. A file in the folder wins over a package of the same name.
+An entry point names a module; every function in it that `@processor` has marked is taken. In the folder, a Python file is such
+a module, too, and a TOML file describes one processor that is a program, a container or a network (`manifests`). A plug-in that
+cannot be imported is left out and reported by class and place; it never stops the archive. A file in the folder wins over a
+package of the same name.
 """
 
 import importlib
@@ -16,7 +18,8 @@ from types import ModuleType
 from typing import Any
 
 from pacs.logs import get_logger
-from pacs.model.errors import NotFound
+from pacs.model.errors import ConfigurationError, NotFound
+from pacs.processing import manifests
 from pacs.processing.api import Spec
 
 log = get_logger(__name__)
@@ -48,20 +51,27 @@ def survey(plugins_path: Path | None = None) -> tuple[dict[str, Spec], list[Prob
     for point in sorted(entry_points(group=GROUP), key=lambda one: one.name):
         _collect(point.value.partition(":")[0], None, found, problems)
     if plugins_path is not None and plugins_path.is_dir():
-        for path in sorted(plugins_path.glob("*.py")):
-            if not path.name.startswith("_"):
+        for path in sorted((*plugins_path.glob("*.py"), *plugins_path.glob("*.toml"))):
+            if not path.name.startswith(("_", "test_")):
                 _collect(path.stem, path, found, problems)
     return found, problems
 
 
 def load_one(module: str, path: str, name: str) -> Spec:
     """Import one processor again, in a child process, from where discovery had found it."""
+    if path.endswith(".toml"):
+        return manifests.load(Path(path))
     is_file = module.startswith(_FILE_PREFIX)
     loaded = _import(module.removeprefix(_FILE_PREFIX), Path(path) if is_file else None)
     for spec in _specs(loaded):
         if spec.name == name:
             return spec
     raise NotFound(f"processor {name} is no longer in its module")
+
+
+def in_file(path: Path) -> str:
+    """Return the module name by which `load_one` finds a plug-in in a file, wherever it lies."""
+    return _FILE_PREFIX + path.stem
 
 
 def describe(spec: Spec) -> dict[str, Any]:
@@ -90,19 +100,20 @@ def describe(spec: Spec) -> dict[str, Any]:
         "timeout_s": spec.timeout_s,
         "memory_mb": spec.memory_mb,
         "documentation": spec.documentation,
-        "source": spec.path if spec.module.startswith(_FILE_PREFIX) else spec.module,
+        "source": spec.path if spec.module.startswith(_FILE_PREFIX) or spec.path.endswith(".toml") else spec.module,
     }
 
 
 def _collect(name: str, path: Path | None, found: dict[str, Spec], problems: list[Problem]) -> None:
     try:
-        for spec in _specs(_import(name, path)):
+        for spec in [manifests.load(path)] if path and path.suffix == ".toml" else _specs(_import(name, path)):
             found[spec.name] = spec
     except Exception as error:
         # Anything at all may be wrong with other people's code. Its message may quote data; class and place do not.
         last = traceback.extract_tb(error.__traceback__)[-1:]
         place = f"{Path(last[0].filename).name}:{last[0].lineno}" if last else ""
-        problems.append(Problem(path.name if path else name, type(error).__name__, place))
+        told = f"{type(error).__name__}: {error}" if isinstance(error, ConfigurationError) else type(error).__name__
+        problems.append(Problem(path.name if path else name, told, place))
 
 
 def _import(name: str, path: Path | None) -> ModuleType:

@@ -5,11 +5,11 @@ become visible in the same transaction that ends the job, so that a second deliv
 Reasons that people read hold class and place of an error, never a message that may quote values.
 """
 
-import os
 import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -20,11 +20,11 @@ from pacs.archive import Archive
 from pacs.ingest import ingest_derived
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, NotFound, NotTranscodable, Unavailable
-from pacs.model.instance import Origin, Received, Stored
+from pacs.model.instance import Buffer, Origin, Received, Stored
 from pacs.model.job import Claim, Job, JobState
-from pacs.processing import cleaning, sending, wire
+from pacs.processing import cleaning, scratch, sending, session, wire
 from pacs.processing.api import ParameterError, Spec
-from pacs.processing.child import Child, Heartbeat, LeaseLost, Outcome, Stopped, check, child, died
+from pacs.processing.child import Heartbeat, LeaseLost, Outcome, Stopped, check, child
 from pacs.processing.cleaners import cleaning_of
 from pacs.processing.findings import findings
 from pacs.retrieve import data_set
@@ -173,18 +173,34 @@ def run_isolated(
     """
     settings = archive.settings.processing
     timeout_s = min(settings.timeout_s, spec.timeout_s or settings.timeout_s)
-    head = {
-        "processor": spec.name,
-        "module": spec.module,
-        "path": spec.path,
-        "job_key": job.job_key,
-        "parameters": dict(parameters),
-        "series": len(inputs),
-        "memory_mb": min(settings.memory_mb, spec.memory_mb or settings.memory_mb),
-        "cpu_s": timeout_s * (os.cpu_count() or 1),
-    }
-    deadline = time.monotonic() + timeout_s
-    with child() as (process, write_end, reader):
+    folder = scratch.in_memory(settings.scratch) if spec.files else None
+    if spec.files and folder is None:
+        return Outcome(JobState.FAILED, scratch.NONE)
+    head = session.head(
+        spec,
+        parameters,
+        job_key=job.job_key,
+        series=len(inputs),
+        timeout_s=timeout_s,
+        memory_mb=min(settings.memory_mb, spec.memory_mb or settings.memory_mb),
+    )
+    received: list[Received] = []
+
+    def take(sop_class_uid: str, sop_instance_uid: str, data_set: Buffer) -> None:
+        received.append(
+            Received(
+                data_set=data_set,
+                transfer_syntax_uid=ExplicitVRLittleEndian,
+                origin=Origin.PROCESSOR,
+                source=f"{job.processor} {job.version}",
+                sop_class_uid=sop_class_uid,
+                sop_instance_uid=sop_instance_uid,
+                association=job.job_id,
+            )
+        )
+
+    started = time.monotonic()
+    with child(afterwards=spec.afterwards(job.job_key), folder=folder) as (process, write_end, reader):
         try:
             wire.write(write_end, head)
             for number, instances in enumerate(inputs):
@@ -194,7 +210,16 @@ def run_isolated(
             wire.write(write_end, {"end": True})
         except wire.Closed:
             pass  # it has ended early; why, it says below
-        return _listen(archive, process, reader, claim, job, heartbeat, stop, deadline, timeout_s)
+        outcome = session.listen(
+            process,
+            reader,
+            since=started,
+            timeout_s=timeout_s,
+            check=lambda: check(heartbeat, stop),
+            progress=lambda fraction, note: archive.index.jobs.progress(claim, fraction, note),
+            output=take,
+        )
+    return replace(outcome, received=received) if outcome.state is JobState.SUCCEEDED else outcome
 
 
 def _send(archive: Archive, write_end: int, number: int, stored: Stored) -> None:
@@ -204,52 +229,3 @@ def _send(archive: Archive, write_end: int, number: int, stored: Stored) -> None
         parts = data_set(archive, stored)
     head = {"series": number, "transfer_syntax_uid": str(parts.transfer_syntax_uid)}
     wire.write(write_end, head, parts.buffers, parts.size_bytes)
-
-
-def _listen(
-    archive: Archive,
-    process: Child,
-    reader: wire.Reader,
-    claim: Claim,
-    job: Job,
-    heartbeat: Heartbeat | None,
-    stop: threading.Event | None,
-    deadline: float,
-    timeout_s: float,
-) -> Outcome:
-    received: list[Received] = []
-    while True:
-        check(heartbeat, stop)
-        if time.monotonic() >= deadline:
-            return Outcome(JobState.FAILED, f"took longer than {timeout_s:g} s and was ended")
-        if not reader.wait(min(0.5, deadline - time.monotonic())):
-            continue
-        try:
-            message, payload = reader.read(deadline)
-        except wire.TimedOut:
-            continue
-        except wire.Closed:
-            return died(process)
-        if "progress" in message:
-            archive.index.jobs.progress(claim, float(message["progress"]), str(message.get("note", ""))[:80])
-        elif "output" in message:
-            received.append(
-                Received(
-                    data_set=payload,
-                    transfer_syntax_uid=ExplicitVRLittleEndian,
-                    origin=Origin.PROCESSOR,
-                    source=f"{job.processor} {job.version}",
-                    sop_class_uid=str(message["output"]["sop_class_uid"]),
-                    sop_instance_uid=str(message["output"]["sop_instance_uid"]),
-                    association=job.job_id,
-                )
-            )
-        elif "done" in message:
-            return Outcome(JobState.SUCCEEDED, received=received)
-        elif "skip" in message:
-            return Outcome(JobState.SKIPPED, str(message["skip"]))
-        elif "invalid" in message:
-            return Outcome(JobState.FAILED, f"results are not valid: {'; '.join(map(str, message['invalid']))}"[:1000])
-        else:
-            reason = f"{message.get('error', 'unknown error')} at {message.get('place', '')}"
-            return Outcome(JobState.FAILED, reason, retry=bool(message.get("transient")))

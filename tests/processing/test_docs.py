@@ -41,9 +41,22 @@ def test_an_example_is_a_working_plug_in(name: str, tmp_path: Path) -> None:
 
 def test_the_rules_in_it_are_valid() -> None:
     """Every TOML block parses against the processors that ship."""
-    blocks = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    blocks = re.findall(r"```toml\n(?!# file)(.*?)```", TEXT, re.DOTALL)
 
     assert [len(parse_rules(block, discover())) for block in blocks] == [2, 3]
+
+
+def test_the_manifests_in_it_are_valid(tmp_path: Path) -> None:
+    """Copied into the folder, a program, a container and a network are found."""
+    blocks = re.findall(r"```toml\n# file: (\S+)\n(.*?)```", TEXT, re.DOTALL)
+    for name, text in blocks:
+        (tmp_path / name).write_text(text)
+
+    found, problems = survey(tmp_path)
+
+    assert problems == []
+    assert {"site-lungs", "site-vessels", "site-contrast"} <= found.keys()
+    assert len(blocks) == 3
 
 
 def test_the_table_lists_what_ships() -> None:
