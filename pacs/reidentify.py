@@ -6,7 +6,6 @@ and refers to the originals; its own series and instance UID and its dates remai
 """
 
 import itertools
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +17,10 @@ from pacs.dicom import values
 from pacs.dicom.dictionary import keyword_of, vr_of
 from pacs.dicom.elements import join, walk
 from pacs.index import attributes as keys
+from pacs.index.compare import matches
 from pacs.model.errors import NotAuthorized
 from pacs.model.instance import InstanceKey, Stored
-from pacs.model.query import AnyOf, Between, Empty, Level, Match, Query, Single, Wildcard
+from pacs.model.query import AnyOf, Level, Match, Query, Single
 from pacs.store.vault import Identity, Vault
 
 _STUDY_UID, _SERIES_UID, _SOP_UID, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00080018, 0x00200052
@@ -160,22 +160,22 @@ def search(archive: Archive, query: Query) -> Iterator[dict[str, str]]:
     descriptions) is compared after it was restored, which reads every study that is left. The order is that of the archive.
     """
     vault_of(archive)
-    matches: dict[str, Match] = {}
+    inside: dict[str, Match] = {}
     afterwards: dict[str, Match] = {}
     for keyword, match in query.matches.items():
         if keyword in _SAME:
-            matches[keyword] = match
+            inside[keyword] = match
             continue
         afterwards[keyword] = match
         narrowed = _narrowed(archive, keyword, match)
         if narrowed is None:
             continue
         target, found = narrowed
-        before = matches.get(target)
+        before = inside.get(target)
         if isinstance(before, AnyOf):
             found = AnyOf(tuple(one for one in found.values if one in before.values))
-        matches[target] = found
-    rows = archive.index.search(replace(query, matches=matches, limit=None, offset=0))
+        inside[target] = found
+    rows = archive.index.search(replace(query, matches=inside, limit=None, offset=0))
     return _answers(archive, rows, query, afterwards)
 
 
@@ -188,9 +188,7 @@ def _answers(
     archive: Archive, rows: Iterator[dict[str, str]], query: Query, afterwards: Mapping[str, Match]
 ) -> Iterator[dict[str, str]]:
     originals = (_restored(archive, row, query.level) for row in rows)
-    kept = (
-        row for row in originals if all(_matches(keyword, row.get(keyword, ""), one) for keyword, one in afterwards.items())
-    )
+    kept = (row for row in originals if all(matches(keyword, row.get(keyword, ""), one) for keyword, one in afterwards.items()))
     end = None if query.limit is None else query.offset + query.limit
     yield from itertools.islice(kept, query.offset, end)
 
@@ -259,37 +257,6 @@ def _nearest(archive: Archive, row: Mapping[str, str], level: Level) -> Identity
 
 
 _KEYWORD = {level: keyword for keyword, level in _UIDS.items()}
-
-
-def _matches(keyword: str, value: str, match: Match) -> bool:
-    """Say whether an original value matches (PS3.4 C.2.2.2)."""
-    if isinstance(match, Empty):
-        return not value.strip()
-    parts = value.split("\\") if keyword in keys.SEVERAL else [value]
-    return any(_one_matches(keyword, part.strip(), match) for part in parts)
-
-
-def _one_matches(keyword: str, value: str, match: Match) -> bool:
-    vr = keys.VR.get(keyword, "")
-    fold = keys.folded if vr == "PN" else keys.text_key
-    comparable = {"DA": keys.date_key, "TM": keys.time_key}.get(vr, fold)
-    if isinstance(match, Single):
-        return _named(comparable(value), vr) == _named(comparable(match.value), vr)
-    if isinstance(match, AnyOf):
-        return not match.values or comparable(value) in {comparable(one) for one in match.values}
-    if isinstance(match, Wildcard):
-        pattern = "".join(".*" if one == "*" else "." if one == "?" else re.escape(one) for one in fold(match.pattern))
-        return re.fullmatch(pattern, fold(value), re.DOTALL) is not None
-    assert isinstance(match, Between)
-    here = comparable(value)
-    low, high = (comparable(end) if end else "" for end in (match.low, match.high))
-    if vr == "TM" and match.high:
-        high = match.high + keys.LAST_TIME[len(match.high) :]
-    return bool(here) and (not low or here >= low) and (not high or here <= high)
-
-
-def _named(value: str, vr: str) -> str:
-    return value.split("=")[0].rstrip("^ ") if vr == "PN" else value
 
 
 def _uid(taken: Mapping[int, bytes], tag: int) -> str:

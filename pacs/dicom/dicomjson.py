@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pacs.dicom import elements as walking
-from pacs.dicom import values
+from pacs.dicom import nested, values
 from pacs.dicom.dictionary import tag_of, vr_of
 from pacs.model.instance import Element
 
@@ -43,12 +43,24 @@ def attributes_to_json(attributes: Mapping[str, str]) -> dict[str, Any]:
 def _attribute(vr: str, value: str) -> dict[str, Any]:
     if not value:
         return {"vr": vr}
+    if vr == "SQ":
+        return {"vr": vr, "Value": [_item(one) for one in nested.from_text(value)]}
     parts = [value] if vr in values.UNSPLIT_VRS else value.split("\\")
     if vr in ("US", "SS", "UL", "SL", "SV", "UV"):
         return {"vr": vr, "Value": [int(part) for part in parts]}
     if vr in ("FL", "FD"):
         return {"vr": vr, "Value": [_finite(float(part)) for part in parts]}
     return {"vr": vr, "Value": [_value(vr, part) for part in parts]}
+
+
+def _item(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item of `pacs.dicom.nested`."""
+    found: dict[str, Any] = {}
+    for keyword in sorted(item, key=tag_of):
+        tag, value = tag_of(keyword), item[keyword]
+        within = {"vr": "SQ", "Value": [_item(one) for one in value]} if isinstance(value, list) else None
+        found[f"{tag:08X}"] = within or _attribute(vr_of(tag), value)
+    return found
 
 
 def _data_set(

@@ -7,8 +7,11 @@ better than none. What must be exact works on bytes.
 import struct
 from collections.abc import Iterable
 
+from pacs.dicom import elements as elements_of
+from pacs.dicom import nested
 from pacs.dicom.dictionary import keyword_of, tag_of
 from pacs.dicom.elements import BINARY_VRS
+from pacs.model.errors import NotUnderstood
 from pacs.model.instance import Element
 
 SPECIFIC_CHARACTER_SET = 0x00080005
@@ -30,7 +33,8 @@ INDEXED: tuple[str, ...] = tuple(
     NumberOfFrames Rows Columns BitsAllocated BitsStored SamplesPerPixel PhotometricInterpretation PixelRepresentation
     PixelSpacing ImagePositionPatient ImageOrientationPatient SliceThickness SpacingBetweenSlices SliceLocation WindowCenter
     WindowWidth RescaleSlope RescaleIntercept ConvolutionKernel ContrastBolusAgent CorrectedImage Units SpecificCharacterSet
-    SeriesType NumberOfSlices
+    SeriesType NumberOfSlices ProcedureCodeSequence RequestAttributesSequence ReferencedPerformedProcedureStepSequence
+    AnatomicRegionSequence ViewCodeSequence ConceptNameCodeSequence ContentTemplateSequence
     """.split()
 )
 """Keywords of what the index keeps: the keys of PS3.4 C.6 and PS3.18 Table 10.6.3-3, and what rules and rendering need."""
@@ -127,12 +131,13 @@ def strings(element: Element, charsets: tuple[str, ...] = DEFAULT_CHARSETS) -> l
 
 
 def attributes(elements: Iterable[Element], keywords: Iterable[str] | None = None) -> dict[str, str]:
-    """Return keyword -> value of top-level elements, several values joined by a backslash; SQ and bulk binary left out.
+    """Return keyword -> value of top-level elements, several values joined by a backslash; bulk binary left out.
 
     Parameters
     ----------
     keywords : iterable of str, optional
-        Only these; without it every element that has a keyword.
+        Only these, a sequence as the text of its items (`pacs.dicom.nested`); without it every element that has a keyword and
+        is no sequence.
     """
     wanted = None if keywords is None else _wanted(tuple(keywords))
     charsets = DEFAULT_CHARSETS
@@ -143,6 +148,29 @@ def attributes(elements: Iterable[Element], keywords: Iterable[str] | None = Non
         keyword = keyword_of(one.tag) if wanted is None else wanted.get(one.tag, "")
         if keyword and one.vr not in _HIDDEN:
             found[keyword] = "\\".join(strings(one, charsets))
+        elif keyword and one.vr == "SQ" and wanted is not None:
+            found[keyword] = nested.as_text(_items(one, charsets, 0))
+    return found
+
+
+def _items(sequence: Element, charsets: tuple[str, ...], depth: int) -> nested.Items:
+    """Return the items of a sequence that is small and well-formed, with what is short enough to be looked for."""
+    if len(sequence.value) > nested.LONGEST_BYTES or depth > nested.DEEPEST:
+        return []
+    try:
+        items = elements_of.items(sequence.value)
+    except NotUnderstood:
+        return []
+    found: nested.Items = []
+    for item in items:
+        row: nested.Item = {}
+        for one in item:
+            keyword = keyword_of(one.tag)
+            if keyword and one.vr == "SQ":
+                row[keyword] = _items(one, charsets, depth + 1)
+            elif keyword and one.vr not in _HIDDEN:
+                row[keyword] = "\\".join(strings(one, charsets))
+        found.append(row)
     return found
 
 

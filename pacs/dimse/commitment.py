@@ -15,7 +15,7 @@ import orjson
 
 from pacs.archive import Archive
 from pacs.dicom import elements, values
-from pacs.dimse import contexts, identifier, messages, requestor, status, tls
+from pacs.dimse import contexts, encoding, identifier, messages, requestor, status, tls
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.logs import get_logger
@@ -303,7 +303,7 @@ def _report(request: Request, failures: Mapping[int, int], ae_title: str, *, exp
                 rows = [(_CLASS, "UI", sop_class.encode()), (_INSTANCE, "UI", uid.encode())]
                 if failed:
                     rows.append((_FAILURE_REASON, "US", struct.pack("<H", failures[place])))
-                body = identifier.encode(rows, explicit=explicit)
+                body = encoding.encode(rows, explicit=explicit)
                 yield struct.pack("<HHI", 0xFFFE, 0xE000, len(body)) + body
 
     rows = [(_RETRIEVE_AE_TITLE, "AE", ae_title.encode()), (_TRANSACTION, "UI", request.transaction_uid.encode())]
@@ -311,4 +311,4 @@ def _report(request: Request, failures: Mapping[int, int], ae_title: str, *, exp
         sequence = b"".join(items(failed))
         if sequence:
             rows.append((tag, "SQ", sequence))
-    return identifier.encode(rows, explicit=explicit)
+    return encoding.encode(rows, explicit=explicit)

@@ -65,8 +65,9 @@ COMPRESSED = (
 )
 """Accepted for storage and kept. JPIP is not: what it names is not in the data set."""
 _COMPRESSED = frozenset(COMPRESSED)
-RELATIONAL, FUZZY, EMPTY_VALUES, SEVERAL_VALUES = 0, 2, 5, 6
+RELATIONAL, DATE_TIME, FUZZY, TIMEZONE, EMPTY_VALUES, SEVERAL_VALUES = 0, 1, 2, 3, 5, 6
 """Places in the Service-class-application-information (PS3.4 Table C.5-1)."""
+_DONE = (RELATIONAL, DATE_TIME, FUZZY, TIMEZONE, EMPTY_VALUES, SEVERAL_VALUES)
 MESSAGE_SYNTAXES = (EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN)
 """For verification, queries and identifiers, which are not worth compressing."""
 
@@ -102,15 +103,15 @@ def supported(proposed: Sequence[PresentationContext]) -> list[PresentationConte
 def extended(proposed: dict[str, bytes]) -> dict[str, bytes]:
     """Return Service-class-application-information for the query and retrieve classes (PS3.4 Tables C.5-1, C.5-3, C.5-4).
 
-    We do relational queries and retrievals (byte 1) and, in queries, fuzzy semantic matching of names (byte 3), empty value
-    matching (byte 6) and multiple value matching (byte 7). Not done: combined date-time matching, timezone adjustment,
-    enhanced multi-frame conversion.
+    We do relational queries and retrievals (byte 1) and, in queries, combined date-time matching (byte 2), fuzzy semantic
+    matching of names (byte 3), timezone adjustment (byte 4), empty value matching (byte 6) and multiple value matching
+    (byte 7). Not done: enhanced multi-frame conversion.
     """
     answers = {}
     for uid, information in proposed.items():
         if uid not in QUERY_RETRIEVE_CLASSES or not information:
             continue
-        done = (RELATIONAL, FUZZY, EMPTY_VALUES, SEVERAL_VALUES) if uid in FIND_CLASSES else (RELATIONAL,)
+        done = _DONE if uid in FIND_CLASSES else (RELATIONAL,)
         answers[uid] = bytes(int(index in done and asked == 1) for index, asked in enumerate(information[:7]))
     return answers
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pacs.dicom import dicomjson, elements
 from pacs.dicom.values import CHARSET_VRS
-from pacs.dimse import identifier
+from pacs.dimse import encoding, identifier
 from pacs.model.errors import NotUnderstood
 from pacs.model.instance import Buffer
 from pacs.workflow.attributes import Attributes, as_text
@@ -36,7 +36,7 @@ def of_ours(data_set: Mapping[str, Any]) -> Attributes:
 
 def encode(data_set: Mapping[str, Any], *, explicit: bool, character_set: str = "") -> bytes:
     """Return the data set little endian, with Specific Character Set where a value is not ASCII."""
-    term, codec = identifier.answer_charset([("LO", one) for one in _texts(data_set)], character_set)
+    term, codec = encoding.answer_charset([("LO", one) for one in _texts(data_set)], character_set)
     whole = {**data_set, "00080005": {"vr": "CS", "Value": [term]}} if term else dict(data_set)
     return _encode(whole, explicit, codec)
 
@@ -54,9 +54,9 @@ def _encode(data_set: Mapping[str, Any], explicit: bool, codec: str) -> bytes:
             tags = [int(one, 16) for one in element.get("Value", ())]
             value = b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in tags)
         else:
-            value = identifier.value_bytes(vr, "\\".join(as_text(one) for one in element.get("Value", ())), codec)
+            value = encoding.value_bytes(vr, "\\".join(as_text(one) for one in element.get("Value", ())), codec)
         rows.append((int(name, 16), vr, value))
-    return identifier.encode(rows, explicit=explicit)
+    return encoding.encode(rows, explicit=explicit)
 
 
 def _texts(data_set: Mapping[str, Any]) -> Iterator[str]:

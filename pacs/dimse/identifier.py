@@ -6,16 +6,16 @@ those above it place a query in the hierarchy; without relational negotiation ea
 """
 
 import re
-import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pacs.dicom import elements, values
+from pacs.dicom import elements, nested, values
 from pacs.dicom.dictionary import keyword_of, tag_of, vr_of
+from pacs.dimse.encoding import NestedKeys, answer_charset, encode, sequence, texts, value_bytes
 from pacs.index.attributes import COMPUTED, level_of
 from pacs.model.errors import InvalidQuery, NotUnderstood
 from pacs.model.instance import Buffer, Element
-from pacs.model.query import AnyOf, Between, Empty, Level, Match, Query, Single, Wildcard
+from pacs.model.query import AnyOf, Between, Empty, Level, Match, Query, Single, Wildcard, Within
 
 LEVELS = (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE)
 UNIQUE_KEYS = {
@@ -44,8 +44,6 @@ _CHARACTER_SET = re.compile(
     r"|ISO_IR (6|13|100|101|109|110|126|127|138|144|148|166|192|203)|GB18030|GBK"
     r"|ISO 2022 IR (6|13|58|87|100|101|109|110|126|127|138|144|148|149|159|166|203)"
 )
-_NUMBER_FORMATS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
-_LONG_VRS = elements.LONG_VRS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +56,8 @@ class Asked:
     unsupported: bool
     character_set: str
     availability: bool
+    timezone: str = ""
+    nested_keys: "Mapping[str, NestedKeys]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,26 +122,33 @@ def asked(
     fuzzy: bool,
     empty_values: bool = False,
     several_values: bool = False,
+    combined: bool = False,
 ) -> Asked:
     """Return what a C-FIND identifier asks. Raises `InvalidQuery` (A900) or `NotUnderstood` (C000: character set).
 
-    `relational`, `fuzzy`, `empty_values` and `several_values` are what was negotiated (PS3.4 C.5.1.1).
+    `relational`, `fuzzy`, `empty_values`, `several_values` and `combined` (date-time) are what was negotiated (PS3.4 C.5.1.1).
     """
     found = level(identifier, patient_root=patient_root)
     character_set, charsets = declared_charset(identifier)
     matches: dict[str, Match] = {}
     return_keys: list[str] = []
     empty_keys: list[tuple[int, str]] = []
+    nested_keys: dict[str, NestedKeys] = {}
     for one in identifier:
         if one.tag in _CONTROL or one.tag & 0xFFFF == 0:
             continue
         keyword = keyword_of(one.tag)
-        key_level = level_of(keyword) if keyword and one.vr != "SQ" else None
+        key_level = level_of(keyword) if keyword and (one.vr == "SQ") == (vr_of(one.tag) == "SQ") else None
         if key_level is None or LEVELS.index(key_level) > LEVELS.index(found):
             empty_keys.append((one.tag, one.vr if one.vr != "UN" else vr_of(one.tag)))
             continue
         return_keys.append(keyword)
-        match = _match(keyword, vr_of(one.tag), one, charsets, empty_values, several_values)
+        if one.vr == "SQ":
+            nested_keys[keyword], within = _within(keyword, one, charsets, empty_values, several_values)
+            if within.keys:
+                matches[keyword] = within
+            continue
+        match = _match(keyword, vr_of(one.tag), one, charsets, empty_values, several_values, combined)
         if match is not None:
             if keyword in COMPUTED and keyword not in ("ModalitiesInStudy", "SOPClassesInStudy"):
                 # Counts are returned, not matched; FF01 says so.
@@ -149,6 +156,8 @@ def asked(
                 return_keys.remove(keyword)
             else:
                 matches[keyword] = match
+    offset = elements.find(identifier, TIMEZONE_OFFSET)
+    zone = "".join(values.text(offset)[:1]) if offset is not None else ""
     model = LEVELS[0 if patient_root else 1 : LEVELS.index(found) + 1]
     for above in model[:-1]:
         match = matches.get(UNIQUE_KEYS[above])
@@ -161,6 +170,8 @@ def asked(
         unsupported=bool(empty_keys),
         character_set=character_set,
         availability=elements.find(identifier, INSTANCE_AVAILABILITY) is not None,
+        timezone=zone,
+        nested_keys=nested_keys,
     )
 
 
@@ -176,33 +187,24 @@ def answer(asked: Asked, found: Mapping[str, str], ae_title: str, *, explicit: b
     rows[RETRIEVE_AE_TITLE] = ("AE", ae_title)
     if asked.availability:
         rows[INSTANCE_AVAILABILITY] = ("CS", "ONLINE")
-    term, codec = answer_charset(rows.values(), asked.character_set)
+    sequences = {tag: nested.from_text(text) for tag, (vr, text) in rows.items() if vr == "SQ"}
+    texts = [("LO", text) for items in sequences.values() for text in texts(items)]
+    term, codec = answer_charset([*(row for row in rows.values() if row[0] != "SQ"), *texts], asked.character_set)
     if term:
         rows[SPECIFIC_CHARACTER_SET] = ("CS", term)
-    return encode(((tag, vr, value_bytes(vr, text, codec)) for tag, (vr, text) in sorted(rows.items())), explicit=explicit)
+    encoded = []
+    for tag, (vr, text) in sorted(rows.items()):
+        if vr == "SQ":
+            value = sequence(sequences[tag], asked.nested_keys.get(keyword_of(tag), {}), codec, explicit)
+        else:
+            value = value_bytes(vr, text, codec)
+        encoded.append((tag, vr, value))
+    return encode(encoded, explicit=explicit)
 
 
 def failed_list(uids: Iterable[str], *, explicit: bool) -> bytes:
     """Return the identifier with the Failed SOP Instance UID List (0008,0058), PS3.4 C.4.2.1.4.2."""
     return encode([(FAILED_SOP_INSTANCE_UID_LIST, "UI", "\\".join(uids).encode("ascii"))], explicit=explicit)
-
-
-def encode(rows: Iterable[tuple[int, str, bytes]], *, explicit: bool) -> bytes:
-    """Return a little endian data set of (tag, VR, value) in tag order, values padded (PS3.5 7.1)."""
-    out: list[bytes] = []
-    for tag, vr, value in rows:
-        if len(value) % 2:
-            value += b"\0" if vr in ("UI", "OB", "UN") else b" "
-        if explicit and vr not in _LONG_VRS and len(value) > 0xFFFF:
-            vr = "UN"  # PS3.5 6.2.2: a value too long for its VR's 16-bit length travels as UN
-        if not explicit:
-            head = struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value))
-        elif vr in _LONG_VRS:
-            head = struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, vr.encode(), 0, len(value))
-        else:
-            head = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(value))
-        out += (head, value)
-    return b"".join(out)
 
 
 def declared_charset(identifier: Sequence[Element]) -> tuple[str, tuple[str, ...]]:
@@ -221,7 +223,13 @@ def is_uid(text: str) -> bool:
 
 
 def _match(
-    keyword: str, vr: str, one: Element, charsets: tuple[str, ...], empty_values: bool, several_values: bool
+    keyword: str,
+    vr: str,
+    one: Element,
+    charsets: tuple[str, ...],
+    empty_values: bool,
+    several_values: bool,
+    combined: bool = False,
 ) -> Match | None:
     """Return how a key restricts, None for Universal Matching (PS3.4 C.2.2.2)."""
     said = [value for value in values.strings(one, charsets) if value] if one.vr != "UN" else []
@@ -241,13 +249,38 @@ def _match(
             raise InvalidQuery(f"{keyword} holds something that is not a {vr} in a list")
         return AnyOf(tuple(said))
     if vr in _PATTERNS:
-        return _moment(keyword, vr, said[0])
+        return _moment(keyword, vr, said[0], combined)
     if vr in _WILDCARD_VRS and ("*" in said[0] or "?" in said[0]):
         return Wildcard(said[0])
     return Single(said[0])
 
 
-def _moment(keyword: str, vr: str, said: str) -> Match:
+def _within(
+    keyword: str, one: Element, charsets: tuple[str, ...], empty_values: bool, several_values: bool
+) -> tuple[NestedKeys, Within]:
+    """Return the keys within a sequence key, and how they restrict (PS3.4 C.2.2.2.6). Raises as `asked` does."""
+    items = elements.items(one.value)
+    if len(items) > 1:
+        raise InvalidQuery(f"{keyword} must have one item at most")
+    wanted: NestedKeys = {}
+    found: dict[str, Match] = {}
+    for key in items[0] if items else ():
+        name = keyword_of(key.tag)
+        if not name or key.tag & 0xFFFF == 0:
+            continue
+        if key.vr == "SQ":
+            wanted[name], inner = _within(name, key, charsets, empty_values, several_values)
+            if inner.keys:
+                found[name] = inner
+            continue
+        wanted[name] = {}
+        match = _match(name, vr_of(key.tag), key, charsets, empty_values, several_values)
+        if match is not None:
+            found[name] = match
+    return wanted, Within(found)
+
+
+def _moment(keyword: str, vr: str, said: str, combined: bool) -> Match:
     """Return Single Value or Range Matching of a date, a time or both (PS3.4 C.2.2.2.5)."""
     said = said.replace(".", "") if vr == "DA" else said.replace(":", "") if vr == "TM" else said
     pattern = _PATTERNS[vr]
@@ -257,7 +290,8 @@ def _moment(keyword: str, vr: str, said: str) -> Match:
     for cut in (place for place, letter in enumerate(said) if letter == "-"):
         low, high = said[:cut].strip(), said[cut + 1 :].strip()
         if (low or high) and all(not end or pattern.fullmatch(end) for end in (low, high)):
-            if low and high and _reaches(high, vr) < low:
+            # With its date as one moment, a time may begin on one day and end earlier on another.
+            if low and high and _reaches(high, vr) < low and not (combined and vr == "TM"):
                 raise InvalidQuery(f"{keyword}: the range ends before it begins")
             return Between(low, high)
     raise InvalidQuery(f"{keyword} is not a valid {vr} or range")
@@ -267,33 +301,3 @@ def _reaches(value: str, vr: str) -> str:
     """Return the last moment that a value of reduced precision may mean."""
     last = {"DA": "99991231", "TM": "235960.999999", "DT": "99991231235960.999999"}[vr]
     return value + last[len(value) :]
-
-
-def answer_charset(rows: Iterable[tuple[str, str]], requested: str) -> tuple[str, str]:
-    """Return the Specific Character Set of an answer and its codec: none for ASCII, the asked one if it fits, else UTF-8."""
-    text = "".join(value for vr, value in rows if vr in values.CHARSET_VRS)
-    if text.isascii():
-        return "", "ascii"
-    if requested and "\\" not in requested and not requested.startswith("ISO 2022"):
-        codec = values.charsets_of(requested.encode("ascii"))[0]
-        try:
-            text.encode(codec)
-        except UnicodeEncodeError:
-            pass
-        else:
-            return requested, codec
-    return "ISO_IR 192", "utf-8"
-
-
-def value_bytes(vr: str, text: str, codec: str) -> bytes:
-    """Return a value of an answer encoded; empty where a number is none."""
-    if not text:
-        return b""
-    form = _NUMBER_FORMATS.get(vr)
-    if form is not None:
-        convert = float if form in "fd" else int
-        try:
-            return b"".join(struct.pack(f"<{form}", convert(part)) for part in text.split("\\"))
-        except (ValueError, struct.error):
-            return b""
-    return text.encode(codec if vr in values.CHARSET_VRS else "ascii", "replace")

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -10,6 +11,8 @@ from pacs.archive import Archive
 from pacs.dimse import contexts, identifier, messages, status
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
+from pacs.dimse.moments import OFFSET, Moments
+from pacs.dimse.moments import moments as taken
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, NotAuthorized, NotUnderstood
 
@@ -23,14 +26,14 @@ def find(
     count = 0
     ask = partial(reidentify.search, archive) if sees_originals else archive.index.search
     try:
-        sop_class_uid, asked, explicit = _asked(association, message, allowed)
+        sop_class_uid, asked, explicit, moments = _asked(association, message, allowed)
         pending = status.PENDING_UNSUPPORTED_KEYS if asked.unsupported else status.PENDING
         command = _response(message, sop_class_uid, pending, data_set=True)
         ae_title, limit = archive.settings.dicom.ae_title, archive.settings.dicom.maximum_answers
         code, comment = status.SUCCESS, ""
-        answers = cast("Generator[dict[str, str]]", ask(asked.query))
+        answers = cast("Generator[dict[str, str]]", ask(moments.widened(asked.query)))
         with closing(answers):
-            for found in answers:
+            for found in answers if moments.idle else moments.answers(answers):
                 if message.message_id in association.dimse.cancelled:
                     code = status.CANCEL
                     break
@@ -63,7 +66,7 @@ def _negotiated(association: LaneAssociation, sop_class_uid: str, option: int) -
     return contexts.negotiated(proposed, sop_class_uid, option)
 
 
-def _asked(association: LaneAssociation, message: Message, allowed: bool) -> tuple[str, identifier.Asked, bool]:
+def _asked(association: LaneAssociation, message: Message, allowed: bool) -> tuple[str, identifier.Asked, bool, Moments]:
     context = association._accepted_cx[message.context_id]
     sop_class_uid = str(context.abstract_syntax)
     if not allowed:
@@ -71,6 +74,7 @@ def _asked(association: LaneAssociation, message: Message, allowed: bool) -> tup
     if sop_class_uid not in contexts.FIND_CLASSES or message.sop_class_uid != sop_class_uid or message.too_large:
         raise NotUnderstood("not a query of the SOP Class of the presentation context")
     syntax = str(context.transfer_syntax[0])
+    combined = _negotiated(association, sop_class_uid, contexts.DATE_TIME)
     asked = identifier.asked(
         identifier.parse(message.data_set, syntax),
         patient_root=sop_class_uid in contexts.PATIENT_ROOT,
@@ -78,8 +82,13 @@ def _asked(association: LaneAssociation, message: Message, allowed: bool) -> tup
         fuzzy=_negotiated(association, sop_class_uid, contexts.FUZZY),
         empty_values=_negotiated(association, sop_class_uid, contexts.EMPTY_VALUES),
         several_values=_negotiated(association, sop_class_uid, contexts.SEVERAL_VALUES),
+        combined=combined,
     )
-    return sop_class_uid, asked, syntax == contexts.EXPLICIT_LITTLE_ENDIAN
+    zone = asked.timezone if _negotiated(association, sop_class_uid, contexts.TIMEZONE) else ""
+    moments = taken(asked.query, combined=combined, zone=zone)
+    if zone:
+        asked = replace(asked, query=replace(asked.query, return_keys=(*asked.query.return_keys, OFFSET)))
+    return sop_class_uid, asked, syntax == contexts.EXPLICIT_LITTLE_ENDIAN, moments
 
 
 def _response(message: Message, sop_class_uid: str, code: int, *, comment: str = "", data_set: bool = False) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pacs.dicom import elements, part10, values
 from pacs.dicom.dictionary import tag_of, vr_of
-from pacs.dimse import contexts, identifier, messages, status
+from pacs.dimse import contexts, encoding, identifier, messages, status
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.dimse.requestor import CONTEXT_LIMIT, PeerUnavailable, Proposal, accepted, associate, response
@@ -211,7 +211,7 @@ def _request(
     encoded = [(tag, vr_of(tag), value.encode("utf-8")) for tag, value in rows]
     if coded:
         encoded.insert(0, (identifier.SPECIFIC_CHARACTER_SET, "CS", b"ISO_IR 192"))
-    body = identifier.encode(encoded, explicit=syntax == contexts.EXPLICIT_LITTLE_ENDIAN)
+    body = encoding.encode(encoded, explicit=syntax == contexts.EXPLICIT_LITTLE_ENDIAN)
     asked: dict[int, int | str] = {
         messages.AFFECTED_SOP_CLASS_UID: sop_class_uid,
         messages.MESSAGE_ID: 1,

@@ -34,6 +34,7 @@ STUDY = {
     "PatientAge": "AS",
     "PatientWeight": "DS",
     "PatientSize": "DS",
+    "ProcedureCodeSequence": "SQ",
 }
 SERIES = {
     "SeriesInstanceUID": "UI",
@@ -58,6 +59,8 @@ SERIES = {
     "Units": "CS",
     "CorrectedImage": "CS",
     "NumberOfSlices": "US",
+    "RequestAttributesSequence": "SQ",
+    "ReferencedPerformedProcedureStepSequence": "SQ",
 }
 IMAGE = {
     "SOPInstanceUID": "UI",
@@ -98,6 +101,10 @@ IMAGE = {
     "ContentDescription": "LO",
     "CompletionFlag": "CS",
     "VerificationFlag": "CS",
+    "AnatomicRegionSequence": "SQ",
+    "ViewCodeSequence": "SQ",
+    "ConceptNameCodeSequence": "SQ",
+    "ContentTemplateSequence": "SQ",
 }
 VR = {**PATIENT, **STUDY, **SERIES, **IMAGE}
 _LEVEL = {keyword: level for level, table in zip(LEVELS, (PATIENT, STUDY, SERIES, IMAGE), strict=True) for keyword in table}
@@ -140,6 +147,9 @@ def split(attributes: Mapping[str, str]) -> dict[Level, dict[str, str]]:
         cleaned = clean(value)
         if cleaned:
             levels[_LEVEL.get(keyword, Level.IMAGE)][keyword] = cleaned
+            if keyword == "TimezoneOffsetFromUTC":
+                # It says how the dates and times of the levels above were written, too (PS3.3 C.12.1).
+                levels[Level.STUDY][keyword] = levels[Level.SERIES][keyword] = cleaned
     return levels
 
 

@@ -5,16 +5,18 @@ on the same entity. Answers are streamed, newest study first. What is held, or h
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index import matching
+from pacs.index import compare, matching
 from pacs.index import tables as t
 from pacs.index.attributes import COMPUTED, LEVELS, SEVERAL, VR, level_of
 from pacs.index.connections import Connections
 from pacs.model.errors import InvalidQuery
-from pacs.model.query import AnyOf, Empty, Level, Match, Query, Single, Valued
+from pacs.model.query import AnyOf, Empty, Level, Match, Query, Single, Valued, Within
 
 Condition = sa.ColumnElement[bool]
 _BATCH = 200
@@ -74,12 +76,23 @@ ORDER = (*_ORDER[Level.STUDY], *_ORDER[Level.SERIES], *_ORDER[Level.IMAGE])
 
 def search(connections: Connections, query: Query, *, include_held: bool = False) -> Iterator[dict[str, str]]:
     """Stream the answers; see `Index.search`. The statement is built, and refused, before the first answer is asked for."""
-    statement, keys = _statement(connections, query, include_held)
-    return _answers(connections, statement, keys, query.level)
+    within = {keyword: match for keyword, match in query.matches.items() if isinstance(match, Within)}
+    paged = replace(query, limit=None, offset=0) if within else query
+    statement, keys = _statement(connections, paged, include_held)
+    rows = _answers(connections, statement, keys, query.level)
+    return _matching(rows, within, query) if within else rows
+
+
+def _matching(rows: Iterator[dict[str, str]], within: Mapping[str, Within], query: Query) -> Iterator[dict[str, str]]:
+    """Return the answers whose sequences match: items are compared here, not in SQL, which both databases spell otherwise."""
+    found = (row for row in rows if all(compare.matches(keyword, row.get(keyword, ""), one) for keyword, one in within.items()))
+    yield from islice(found, query.offset, None if query.limit is None else query.offset + query.limit)
 
 
 def count(connections: Connections, query: Query, *, include_held: bool = False) -> int:
     """Return how many answers there are without limit and offset."""
+    if any(isinstance(match, Within) for match in query.matches.values()):
+        return sum(1 for _ in search(connections, replace(query, limit=None, offset=0), include_held=include_held))
     inner = _restricted(connections, sa.select(_TABLE[query.level].c.pk), query, include_held)
     with connections.read() as connection:
         return connection.execute(sa.select(sa.func.count()).select_from(inner.subquery())).scalar_one()
@@ -136,6 +149,8 @@ def _restricted(connections: Connections, statement: sa.Select[Any], query: Quer
     for keyword, match in query.matches.items():
         if not matching.is_universal(match):
             level, condition = _condition(connections, keyword, match, fuzzy=query.fuzzy)
+            if isinstance(match, Within) and _DEPTH[level] > depth:
+                raise InvalidQuery(f"{keyword} can only be matched at level {level} and below")
             conditions[level].append(condition)
     if query.level is Level.IMAGE:
         conditions[Level.IMAGE] += visible(include_held)
@@ -180,9 +195,13 @@ def _condition(connections: Connections, keyword: str, match: Match, *, fuzzy: b
         raise InvalidQuery(f"{keyword} cannot be matched")
     if isinstance(match, Empty):
         return level, _empty(level, keyword)
+    if isinstance(match, Within):
+        return level, sa.func.coalesce(_TABLE[level].c.attributes[keyword].as_string(), "") != ""
     if keyword in COMPUTED:
         return level, _computed_condition(connections, keyword, match)
     vr = VR[keyword]
+    if vr == "SQ":
+        raise InvalidQuery(f"{keyword} is a sequence: match an attribute of its items")
     if keyword in _NAME:
         columns, words = _NAME[keyword]
         return level, matching.name_condition(connections, keyword, columns, words, match, fuzzy=fuzzy)

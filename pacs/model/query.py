@@ -51,8 +51,15 @@ class Empty:
     """Empty Value Matching, PS3.4 C.2.2.2.7: the attribute is missing or has no value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Sequence Matching, PS3.4 C.2.2.2.6: one item of the sequence meets all of `keys`."""
+
+    keys: "Mapping[str, Match]"
+
+
 Valued = Single | Wildcard | Between | AnyOf
-Match = Valued | Empty
+Match = Valued | Empty | Within
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pacs.dicom import dicomjson
 from pacs.dicom.dictionary import is_known, keyword_of, tag_of, vr_of
 from pacs.index.attributes import COMPUTED, LEVELS, VR, level_of
 from pacs.model.errors import InvalidQuery
-from pacs.model.query import AnyOf, Between, Level, Match, Query, Single, Wildcard
+from pacs.model.query import AnyOf, Between, Level, Match, Query, Single, Wildcard, Within
 from pacs.web.accept import NotAcceptable, parse_accept
 from pacs.web.auth import sees_originals
 from pacs.web.door import door, in_thread, json_response, service_url, uid
@@ -133,20 +133,19 @@ def parse(level: Level, parameters: Iterable[tuple[str, str]], within: dict[str,
             if name != "accept" and _flag(name, value):
                 warnings.append(f"{name} is not supported and was ignored")
         else:
-            _match(name, value, matches, fixed, warnings)
+            _match(level, name, value, matches, fixed, warnings)
     return_keys = _return_keys(level, include, nested=within, warnings=warnings)
     return Asked(Query(level, matches, return_keys, limit, offset, fuzzy), tuple(warnings))
 
 
-def _match(name: str, value: str, matches: dict[str, Match], fixed: frozenset[str], warnings: list[str]) -> None:
+def _match(level: Level, name: str, value: str, matches: dict[str, Match], fixed: frozenset[str], warnings: list[str]) -> None:
     if "." in name:
-        _keyword(name.partition(".")[0])
-        warnings.append("matching within sequences is not supported and was ignored")
+        _within(name, value, level, matches, warnings)
         return
     keyword = _keyword(name)
     if not value:
         return  # PS3.4 C.2.2.2.3: an empty value is Universal Matching.
-    if level_of(keyword) is None:
+    if level_of(keyword) is None or vr_of(tag_of(keyword)) == "SQ":
         warnings.append(f"{keyword} cannot be matched and was ignored")
         return
     found = matcher(keyword, vr_of(tag_of(keyword)), value)
@@ -158,6 +157,22 @@ def _match(name: str, value: str, matches: dict[str, Match], fixed: frozenset[st
             matches[keyword] = AnyOf(())
         return
     matches[keyword] = found
+
+
+def _within(name: str, value: str, level: Level, matches: dict[str, Match], warnings: list[str]) -> None:
+    """Add a key within a sequence, "RequestAttributesSequence.AccessionNumber"; one item meets all of a sequence."""
+    sequence, *inner = (_keyword(one) for one in name.split("."))
+    own = level_of(sequence)
+    if own is None or LEVELS.index(own) > LEVELS.index(level) or vr_of(tag_of(sequence)) != "SQ":
+        warnings.append(f"matching within {sequence} is not supported at this level and was ignored")
+        return
+    if not value:
+        return
+    found: Match = matcher(inner[-1], vr_of(tag_of(inner[-1])), value)
+    for one in reversed(inner[1:]):
+        found = Within({one: found})
+    before = matches.get(sequence)
+    matches[sequence] = Within({**(before.keys if isinstance(before, Within) else {}), inner[0]: found})
 
 
 def matcher(keyword: str, vr: str, value: str) -> Match:

@@ -23,7 +23,7 @@ from pynetdicom.presentation import build_context
 from pacs.archive import Archive
 from pacs.dicom import elements, values
 from pacs.dicom.dictionary import tag_of, vr_of
-from pacs.dimse import identifier, messages, requestor, scu, server
+from pacs.dimse import encoding, messages, requestor, scu, server
 from pacs.dimse.lane import LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.model.instance import Stored
@@ -166,7 +166,7 @@ def ask(
     }
     if destination:
         asked[messages.MOVE_DESTINATION] = destination
-    body = identifier.encode(rows, explicit=syntax != "1.2.840.10008.1.2")
+    body = encoding.encode(rows, explicit=syntax != "1.2.840.10008.1.2")
     association.dimse.send(context_id, messages.encode(command, asked, data_set=True), [body])
 
 

@@ -40,7 +40,7 @@ def test_every_storage_class_takes_both_roles_and_no_other() -> None:
 
 
 def test_a9_extended_negotiation_answers_what_is_really_done() -> None:
-    """Relational and, in queries, fuzzy, empty and multiple value matching; as long as the proposal, the rest 0."""
+    """Relational and, in queries, date-time, fuzzy, timezone, empty and multiple values; as long as proposed, the rest 0."""
     answers = contexts.extended(
         {
             contexts.STUDY_ROOT_FIND: b"\1\1\1\1\1\1\1",
@@ -51,7 +51,7 @@ def test_a9_extended_negotiation_answers_what_is_really_done() -> None:
     )
 
     assert answers == {
-        contexts.STUDY_ROOT_FIND: b"\1\0\1\0\0\1\1",
-        contexts.PATIENT_ROOT_FIND: b"\0\0",
+        contexts.STUDY_ROOT_FIND: b"\1\1\1\1\0\1\1",
+        contexts.PATIENT_ROOT_FIND: b"\0\1",
         contexts.STUDY_ROOT_MOVE: b"\1\0\0",
     }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 
 from pacs.dicom.dictionary import tag_of, vr_of
-from pacs.dimse import identifier
+from pacs.dimse import encoding, identifier
 from pacs.dimse.contexts import EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN
 from pacs.dimse.identifier import Asked, Wanted
 from pacs.model.errors import InvalidQuery, NotUnderstood
@@ -21,7 +21,7 @@ def made(charset: str = "", codec: str = "utf-8", **keys: str) -> bytes:
     rows = [(tag_of(keyword), vr_of(tag_of(keyword)), value.encode(codec)) for keyword, value in keys.items()]
     if charset:
         rows.append((0x00080005, "CS", charset.encode()))
-    return identifier.encode(sorted(rows), explicit=True)
+    return encoding.encode(sorted(rows), explicit=True)
 
 
 def ask(*, patient_root: bool = False, relational: bool = False, charset: str = "", codec: str = "utf-8", **keys: str) -> Asked:

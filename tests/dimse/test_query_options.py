@@ -102,36 +102,132 @@ def test_f13_modalities_in_study_may_be_a_list_without_negotiation(filled: Door)
     assert {str(one.ModalitiesInStudy) for one in found} == {"MR", "PT"}
 
 
-def test_f12_a_sequence_key_is_told_by_ff01_and_filters_nothing(filled: Door) -> None:
-    """The index holds no sequences: the key comes back empty, the status says so, and the rest matches as ever."""
-    item = Dataset()
-    item.ScheduledProcedureStepID = "NOT-THERE"
-    asked = keys(SeriesInstanceUID="", Modality="CT", RequestAttributesSequence=Sequence([item]))
-
-    statuses, found = find(filled, asked, b"\1")
-
-    assert statuses == [0xFF01, 0xFF01, 0]
-    assert all(len(one.RequestAttributesSequence) == 0 for one in found)
+def item(**values: object) -> Dataset:
+    """Return an item of a sequence."""
+    ds = Dataset()
+    for keyword, value in values.items():
+        setattr(ds, keyword, value)
+    return ds
 
 
-def test_f12_an_empty_sequence_key_is_answered_empty(filled: Door) -> None:
-    """Universal matching of a sequence that is not kept."""
-    statuses, found = find(filled, keys("STUDY", StudyInstanceUID="", ProcedureCodeSequence=Sequence([])))
-
-    assert statuses == [0xFF01] * 4 + [0]
-    assert all(len(one.ProcedureCodeSequence) == 0 for one in found)
+CHEST = {"CodeValue": "T-D3000", "CodingSchemeDesignator": "SRT", "CodeMeaning": "Chest"}
+HEAD = {"CodeValue": "T-D1100", "CodingSchemeDesignator": "SRT", "CodeMeaning": "Head"}
 
 
-def test_f14_a_timezone_is_not_negotiated_and_changes_nothing(filled: Door) -> None:
-    """We answer 0 for timezone adjustment, so (0008,0201) of a request moves no date; said in docs/conformance.md."""
-    dated = find(filled, keys("STUDY", StudyInstanceUID="", StudyDate="", StudyTime=""))[1]
-    shifted = keys("STUDY", StudyInstanceUID="", StudyDate=dated[0].StudyDate, StudyTime="", TimezoneOffsetFromUTC="+1200")
+@pytest.fixture(scope="module")
+def requested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """Two studies: one for two requests (a chest, then a head elsewhere coded), one for a head."""
+    both = [
+        item(ScheduledProcedureStepDescription="CT chest", ScheduledProtocolCodeSequence=Sequence([item(**CHEST)])),
+        item(ScheduledProcedureStepDescription="CT head", ScheduledProtocolCodeSequence=Sequence([item(**HEAD)])),
+    ]
+    head = [item(ScheduledProcedureStepDescription="CT chest", ScheduledProtocolCodeSequence=Sequence([item(**HEAD)]))]
+    with making.archive(tmp_path_factory.mktemp("home"), dicom__port=0) as archive, opened(archive) as door:
+        chest = {"ProcedureCodeSequence": Sequence([item(**CHEST)])}
+        assert stored(door, image(0, RequestAttributesSequence=Sequence(both), **chest)) == [0]
+        assert stored(door, image(1, RequestAttributesSequence=Sequence(head))) == [0]
+        yield door
 
-    statuses, found = find(filled, shifted, b"\0\0\0\1")
 
-    same = [one for one in dated if one.StudyDate == dated[0].StudyDate]
-    assert statuses == [0xFF00] * len(same) + [0]
-    assert {one.StudyTime for one in found} == {one.StudyTime for one in same}
+def test_f12_all_keys_of_an_item_are_met_by_one_item(requested: Door) -> None:
+    """ "one" and a head are in one item of the second study only, though the first has both, each in another."""
+    head = Sequence([item(CodeValue="T-D1100")])
+    key = item(ScheduledProcedureStepDescription="CT ch*", ScheduledProtocolCodeSequence=head)
+
+    statuses, (found,) = find(requested, keys(SeriesInstanceUID="", RequestAttributesSequence=Sequence([key])), b"\1")
+
+    assert statuses == [0xFF00, 0]
+    (step,) = found.RequestAttributesSequence
+    assert (step.ScheduledProcedureStepDescription, step.ScheduledProtocolCodeSequence[0].CodeValue) == ("CT chest", "T-D1100")
+    assert "CodeMeaning" not in step.ScheduledProtocolCodeSequence[0]
+
+
+def test_f12_the_whole_sequence_comes_back_with_the_keys_asked_for(requested: Door) -> None:
+    """A match by one item brings all of them, and an attribute that an item lacks is empty."""
+    key = item(ScheduledProcedureStepDescription="CT head", ScheduledProcedureStepLocation="")
+
+    _, (found,) = find(requested, keys(SeriesInstanceUID="", RequestAttributesSequence=Sequence([key])), b"\1")
+
+    assert [one.ScheduledProcedureStepDescription for one in found.RequestAttributesSequence] == ["CT chest", "CT head"]
+    assert {one.ScheduledProcedureStepLocation for one in found.RequestAttributesSequence} == {""}
+
+
+def test_f12_an_empty_sequence_key_matches_all_and_is_answered_whole(requested: Door) -> None:
+    """Zero length, and an item without attributes: universal (PS3.4 C.2.2.2.3)."""
+    for empty in (Sequence([]), Sequence([Dataset()])):
+        statuses, found = find(requested, keys("STUDY", StudyInstanceUID="", ProcedureCodeSequence=empty))
+
+        assert statuses == [0xFF00, 0xFF00, 0]
+        assert sorted(len(one.ProcedureCodeSequence) for one in found) == [0, 1]
+        assert {one.ProcedureCodeSequence[0].CodeMeaning for one in found if one.ProcedureCodeSequence} == {"Chest"}
+
+
+def test_f12_a_sequence_key_has_one_item(requested: Door) -> None:
+    """Two items are no key: A900."""
+    two = Sequence([item(CodeValue="1"), item(CodeValue="2")])
+
+    assert find(requested, keys("STUDY", StudyInstanceUID="", ProcedureCodeSequence=two))[0] == [0xA900]
+
+
+def test_f12_a_sequence_that_is_not_kept_is_told_by_ff01(filled: Door) -> None:
+    """It filters nothing and comes back empty; so does one of a level below."""
+    key = Sequence([item(ReferencedSOPInstanceUID="1.2")])
+    for unknown in ({"ReferencedImageSequence": key}, {"RequestAttributesSequence": Sequence([item(AccessionNumber="1")])}):
+        statuses, found = find(filled, keys("STUDY", StudyInstanceUID="", **unknown))
+
+        assert statuses == [0xFF01] * 4 + [0]
+        assert all(len(one[next(iter(unknown))].value) == 0 for one in found)
+
+
+@pytest.fixture(scope="module")
+def zoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """Studies of one day at 23:30 in Tokyo, 23:30 in Lisbon, and 00:30 of the day after in Lisbon, dates kept."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "pacs.toml").write_text('[policies.dated]\noptions = ["clean_descriptors", "retain_long_full_dates"]\n')
+    with making.archive(home, dicom__port=0, deid__policy="dated") as archive, opened(archive) as door:
+        for number, (date, time, zone) in enumerate(MOMENTS):
+            moment = {"StudyDate": date, "StudyTime": time, "TimezoneOffsetFromUTC": zone}
+            assert stored(door, image(number, **moment)) == [0]
+        yield door
+
+
+MOMENTS = (("20240310", "233000", "+0900"), ("20240310", "2330", "+0000"), ("20240311", "003000.5", "+0000"))
+
+
+def moments_found(door: Door, options: bytes, **values: object) -> list[tuple[str, str]]:
+    """Return date and time of the studies found."""
+    _, found = find(door, keys("STUDY", **{"StudyInstanceUID": "", "StudyDate": "", "StudyTime": "", **values}), options)
+    return sorted((str(one.StudyDate), str(one.StudyTime)) for one in found)
+
+
+def test_f14_a_timezone_moves_matching_and_answers_when_negotiated(zoned: Door) -> None:
+    """23:30 in Tokyo is 14:30 in Lisbon; half past midnight in Lisbon is 23:30 of the day before in the Azores."""
+    lisbon = moments_found(zoned, b"\0\0\0\1", TimezoneOffsetFromUTC="+0000")
+    azores = moments_found(zoned, b"\0\0\0\1", TimezoneOffsetFromUTC="-0100", StudyDate="20240310", StudyTime="2200-2359")
+
+    assert lisbon == [("20240310", "143000"), ("20240310", "2330"), ("20240311", "003000.5")]
+    assert azores == [("20240310", "2230"), ("20240310", "233000.5")]
+    _, (one, *_) = find(zoned, keys("STUDY", StudyInstanceUID="", TimezoneOffsetFromUTC="-0100"), b"\0\0\0\1")
+    assert one.TimezoneOffsetFromUTC == "-0100"
+
+
+def test_f14_a_timezone_that_is_not_negotiated_changes_nothing(zoned: Door) -> None:
+    """Dates and times are compared and answered as they were written; said in docs/conformance.md."""
+    assert moments_found(zoned, b"\1", TimezoneOffsetFromUTC="-1200") == sorted((date, time) for date, time, _ in MOMENTS)
+
+
+def test_f14_an_offset_that_is_none_is_refused(zoned: Door) -> None:
+    """A900 instead of a guess."""
+    assert find(zoned, keys("STUDY", StudyInstanceUID="", TimezoneOffsetFromUTC="CEST"), b"\0\0\0\1")[0] == [0xA900]
+
+
+def test_f10_a_range_of_dates_and_times_is_one_when_negotiated(zoned: Door) -> None:
+    """From the 10th at 23:30 to the 11th at 00:30 is one hour; without negotiation no time is after 23:30 and before 00:30."""
+    ranges = {"StudyDate": "20240310-20240311", "StudyTime": "2330-0030"}
+
+    assert moments_found(zoned, b"\0\1", **ranges) == sorted((date, time) for date, time, _ in MOMENTS)
+    assert moments_found(zoned, b"\0\1", StudyDate="20240310-20240311", StudyTime="2331-0030") == [("20240311", "003000.5")]
+    assert find(zoned, keys("STUDY", StudyInstanceUID="", **ranges))[0] == [0xA900]
 
 
 def test_f17_too_many_answers_end_with_a700_and_a_comment(filled: Door) -> None:

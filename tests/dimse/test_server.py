@@ -189,7 +189,7 @@ def test_a8_role_selection_is_answered_only_where_proposed(shared_door: Door) ->
 
 
 def test_a9_extended_negotiation_is_answered_with_what_is_done(shared_door: Door) -> None:
-    """Relational and fuzzy for C-FIND; the rest 0."""
+    """Relational, date-time, fuzzy and timezone for C-FIND; enhanced multi-frame 0."""
     item = SOPClassExtendedNegotiation()
     item.sop_class_uid = contexts.STUDY_ROOT_FIND
     item.service_class_application_information = b"\1\1\1\1\1"
@@ -198,7 +198,7 @@ def test_a9_extended_negotiation_is_answered_with_what_is_done(shared_door: Door
 
     association = ae.associate("127.0.0.1", shared_door.port, ae_title="MINIPACS", ext_neg=[item])
 
-    assert association.acceptor.sop_class_extended == {contexts.STUDY_ROOT_FIND: b"\1\0\1\0\0"}
+    assert association.acceptor.sop_class_extended == {contexts.STUDY_ROOT_FIND: b"\1\1\1\1\0"}
     association.release()
 
 

@@ -3,8 +3,11 @@
 import re
 from typing import Any
 
+import making
 import pytest
 from dicomweb_client.api import DICOMwebClient
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from serving import OTHER_STUDY, Served
 
 from pacs.model.errors import InvalidQuery
@@ -206,3 +209,24 @@ def test_answers_name_their_own_host(filled: Served) -> None:
         assert re.match(
             re.escape(filled.dicomweb) + r"/studies/[\d.]+/series/[\d.]+/instances/[\d.]+$", value(answer, "00081190")
         )
+
+
+def test_w1_a_key_within_a_sequence_is_matched(served: Served) -> None:
+    """All keys of one sequence by one item; at a level above the sequence's own it is told by a warning."""
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "T-D3000", "SRT", "Chest"
+    study = f"{OTHER_STUDY}.77"
+    sent = making.dataset(study_uid=study, series_uid=f"{study}.1", ProcedureCodeSequence=Sequence([code]))
+    assert served.stow(sent).status_code == 200
+
+    def found(**keys: str) -> int:
+        return len(served.client.get("/dicom-web/studies", params=keys).json())
+
+    assert found(**{"ProcedureCodeSequence.CodeValue": "T-D3000", "ProcedureCodeSequence.CodingSchemeDesignator": "SRT"}) == 1
+    assert found(**{"ProcedureCodeSequence.CodeValue": "T-D3000", "00081032.CodingSchemeDesignator": "DCM"}) == 0
+    (one,) = served.client.get(
+        "/dicom-web/studies", params={"ProcedureCodeSequence.CodeMeaning": "Ch*", "includefield": "all"}
+    ).json()
+    assert one["00081032"]["Value"][0]["00080100"] == {"vr": "SH", "Value": ["T-D3000"]}
+    warned = served.client.get("/dicom-web/studies", params={"RequestAttributesSequence.AccessionNumber": "1"})
+    assert "RequestAttributesSequence" in warned.headers["warning"]
