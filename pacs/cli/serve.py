@@ -83,11 +83,15 @@ def web() -> None:
 
 def schedule() -> None:
     """Run the scheduler alone: it makes jobs of what is complete, rings workers, and tends the store (one of `pacs serve`)."""
-    from pacs.processing.schedule import run_scheduler
     from pacs.upkeep.tend import tending
 
     stop = _stopper()
     with _child("schedule") as settings, tending(settings):
+        if not settings.processing.enabled:
+            stop.wait()
+            return
+        from pacs.processing.schedule import run_scheduler
+
         write_rules(settings)
         run_scheduler(settings, stop)
 

@@ -100,8 +100,9 @@ class Supervisor:
             self._environment["PACS_BROKER_URL"] = broker.url(path)
         children.append(Child("scp", [*pacs, "scp"], settings.dicom.drain_s + 5))
         children.append(Child("web", [*pacs, "web"], 10.0))
+        # Also where nothing is processed: it tends the store, and sends what is closed to the bucket.
+        children.append(Child("schedule", [*pacs, "schedule"], 5.0))
         if settings.processing.enabled:
-            children.append(Child("schedule", [*pacs, "schedule"], 5.0))
             children.append(Child("worker", [*pacs, "worker"], 10.0))
         return children
 

@@ -130,7 +130,10 @@ class _Pass:
                 objects.delete(copy)
 
     def _is_needed(self, segment: Segment) -> bool:
-        return any(self._piece_is_needed(piece) for piece in self._archive.objects.survey(segment.container))
+        try:
+            return any(self._piece_is_needed(piece) for piece in self._archive.objects.survey(segment.container))
+        except NotFound:
+            return False  # gone already; dropping it again ends what was cut short
 
     def _piece_is_needed(self, piece: Piece) -> bool:
         if piece.kind == DAMAGE:
