@@ -1,6 +1,6 @@
 """What really has two implementations, and no more: object store, bucket, scratch, key provider, queue, clock."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +38,9 @@ class ObjectStore(Protocol):
 
     def bring(self, records: Sequence[Buffer]) -> list[Location]:
         """Write records that come from another copy, durable on return. Raises `IntegrityError` if one is not whole."""
+
+    def bring_alone(self, read: Callable[[int, int], Buffer], size_bytes: int) -> Location:
+        """Write a large record that `read(offset, count)` gives; durable on return. Raises `IntegrityError` if not whole."""
 
     def mend(self, location: Location, record: Buffer) -> None:
         """Write a record over its damaged self. Raises `NotFound` where there is nothing to write to."""

@@ -7,7 +7,7 @@ beside the segment in the bucket. Whoever sends is `pacs.upkeep.ship`; nothing h
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pacs.logs import get_logger
@@ -112,12 +112,17 @@ class TieredStore:
     def _copy_one(self, location: Location) -> list[Location]:
         if location.size_bytes <= layout.LARGE_BYTES:
             return self.copy([location])
-        return [self.local.bring_alone(lambda offset, count: self.get(location, (offset, count)), location.size_bytes)]
+        return [self.bring_alone(lambda offset, count: self.get(location, (offset, count)), location.size_bytes)]
 
     def bring(self, records: Sequence[Buffer]) -> list[Location]:
         """Write records here that come from another copy."""
         self._keep_house()
         return self.local.bring(records)
+
+    def bring_alone(self, read: Callable[[int, int], Buffer], size_bytes: int) -> Location:
+        """Write a large record here that `read(offset, count)` gives."""
+        self._keep_house()
+        return self.local.bring_alone(read, size_bytes)
 
     def mend(self, location: Location, record: Buffer) -> None:
         """Write a record over its damaged self, here. Raises `NotFound` where the segment is in the bucket only."""

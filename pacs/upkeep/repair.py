@@ -15,6 +15,7 @@ from pacs.model.errors import ArchiveError, IntegrityError, NotFound
 from pacs.model.instance import Location
 from pacs.model.upkeep import Finding, RecordRow
 from pacs.ports import Bucket
+from pacs.store import record as layout
 from pacs.store import sending
 from pacs.store.ranged import PlacedObject
 from pacs.store.segments import live_records
@@ -25,10 +26,14 @@ log = get_logger(__name__)
 IN_PLACE, MOVED, SENT_AGAIN, LEFT = "put in place", "put into another segment", "sent again", "left as it is"
 
 
+Read = Callable[[int, int], bytes]
+"""Another copy of a record: returns `count` bytes of it from `offset`."""
+
+
 class Copies(Protocol):
     """Where another copy of a record may be."""
 
-    def of(self, archive: Archive, row: RecordRow) -> Iterator[bytes]:
+    def of(self, archive: Archive, row: RecordRow) -> Iterator[Read]:
         """Yield candidates; none has been looked at yet."""
 
 
@@ -38,12 +43,9 @@ class OtherPlace:
 
     tiers: TieredStore
 
-    def of(self, archive: Archive, row: RecordRow) -> Iterator[bytes]:
+    def of(self, archive: Archive, row: RecordRow) -> Iterator[Read]:
         """Yield the record as the bucket has it."""
-        try:
-            yield self.tiers.read_copy(row.stored.location)
-        except NotFound:
-            return
+        yield lambda offset, count: self.tiers.read_copy(row.stored.location, (offset, count))
 
 
 class Backup:
@@ -55,7 +57,7 @@ class Backup:
         self._files = files
         self._entries: dict[tuple[str, bytes], Location] | None = None
 
-    def of(self, archive: Archive, row: RecordRow) -> Iterator[bytes]:
+    def of(self, archive: Archive, row: RecordRow) -> Iterator[Read]:
         """Yield what lies at the record's place in the backup, then what is the same instance elsewhere in it."""
         place = row.stored.location
         yield from self._at(place)
@@ -65,13 +67,10 @@ class Backup:
         if other is not None and other != place:
             yield from self._at(other)
 
-    def _at(self, place: Location) -> Iterator[bytes]:
+    def _at(self, place: Location) -> Iterator[Read]:
         if place.container in self._files:
             name, _ = self._files[place.container]
-            try:
-                yield self._bucket.read(name, (place.offset, place.size_bytes))
-            except NotFound:
-                return
+            yield lambda offset, count: self._bucket.read(name, (place.offset + offset, count))
 
     def _walk(self, archive: Archive) -> Iterator[tuple[tuple[str, bytes], Location]]:
         for container, (name, size) in self._files.items():
@@ -120,24 +119,44 @@ def repair(
 def repair_row(archive: Archive, row: RecordRow, copies: Sequence[Copies]) -> str:
     """Take one record from the first copy that is good; returns what was done, "" where none is."""
     for one in copies:
-        for record in one.of(archive, row):
-            if check_record(archive, row, record, deep=False) is None:
-                done = _put_in_place(archive, row, record) or _put_elsewhere(archive, row, record)
-                if done:
-                    return done
+        for read in one.of(archive, row):
+            try:
+                if _is_good(archive, row, read):
+                    done = _put_in_place(archive, row, read) or _put_elsewhere(archive, row, read)
+                    if done:
+                        return done
+            except (NotFound, IntegrityError):
+                continue  # it has no such segment, or not that far
     return ""
 
 
-def _put_in_place(archive: Archive, row: RecordRow, record: bytes) -> str:
+def _is_good(archive: Archive, row: RecordRow, read: Read) -> bool:
+    size = row.stored.location.size_bytes
+    if size <= layout.LARGE_BYTES:
+        return check_record(archive, row, read(0, size), deep=False) is None
+    if not layout.is_complete_by(read, size):
+        return False
+    head = layout.parse_head(read(0, layout.head_bytes(read(0, layout.PREFIX_BYTES))))
+    return check_record(archive, row, read(0, layout.opening_bytes(head)), deep=False) is None
+
+
+def _put_in_place(archive: Archive, row: RecordRow, read: Read) -> str:
+    size = row.stored.location.size_bytes
+    if size > layout.LARGE_BYTES:
+        return ""  # never in memory as a whole
     try:
-        archive.objects.mend(row.stored.location, record)
+        archive.objects.mend(row.stored.location, read(0, size))
     except (NotFound, IntegrityError, OSError):
         return ""  # its segment is not here, or the disk does not take it
     return IN_PLACE if check_row(archive, row, deep=True) is None else ""
 
 
-def _put_elsewhere(archive: Archive, row: RecordRow, record: bytes) -> str:
-    (location,) = archive.objects.bring([record])
+def _put_elsewhere(archive: Archive, row: RecordRow, read: Read) -> str:
+    size = row.stored.location.size_bytes
+    if size <= layout.LARGE_BYTES:
+        (location,) = archive.objects.bring([read(0, size)])
+    else:
+        location = archive.objects.bring_alone(read, size)
     there = replace(row, stored=replace(row.stored, location=location))
     if check_row(archive, there, deep=True) is None and archive.index.upkeep.move([(row, location)])[0]:
         archive.objects.delete(row.stored.location)
