@@ -68,7 +68,7 @@ def recover(archive: Archive) -> int:
 def _begin(tiers: TieredStore) -> None:
     """Hold bucket and ledger against each other; an archive that has done so before starts without its bucket, too."""
     try:
-        begun = tiers.begin()
+        begun = tiers.begin(settle=True)
         log.info("bucket_begun", count=begun.found, failed=begun.lost)
     except Unavailable:
         if not tiers.was_claimed():

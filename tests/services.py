@@ -80,6 +80,12 @@ def postgres() -> str:
     return f"postgresql+psycopg://pacs@/postgres?host={folder}"
 
 
+def postgres_programs() -> Path:
+    """Return the folder of PostgreSQL's programs, pg_dump and pg_restore among them."""
+    with _or_skip():
+        return _postgres_installation() / "bin"
+
+
 @cache
 def valkey() -> str:
     """Start Valkey without persistence, once; return its socket's path. Raises `Unobtainable`."""

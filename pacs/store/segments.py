@@ -301,6 +301,14 @@ class SegmentStore:
             finally:
                 os.close(descriptor)
 
+    def discard(self, container: str) -> None:
+        """Remove a segment, the newest as well, of which the whole is elsewhere; only while nobody writes."""
+        path = self.path(container)
+        if path.exists():
+            path.unlink()
+            sync_folder(self._path)
+            self._readers.forget(container)
+
     def let_go(self) -> None:
         """Close files that somebody has removed, so that their room is free."""
         self._readers.forget_removed()

@@ -205,8 +205,10 @@ class TieredStore:
         """Tell whether that was done before."""
         return self.ledger.notes().get("claimed") == self._owner
 
-    def begin(self) -> Begun:
+    def begin(self, *, settle: bool = False) -> Begun:
         """Claim the bucket, and hold its listing against the ledger: each knows what the other may have lost.
+
+        With `settle`, before anybody writes, segments that a backup brought back half full make way for their whole.
 
         Raises
         ------
@@ -228,11 +230,28 @@ class TieredStore:
         for name in lost:
             log.error("segment_missing", segment=name)
         found = [name for name in listed if name not in known and name not in here]
+        if settle:
+            found += [name for name in sorted(here & listed.keys()) if self._is_half(name, listed[name])]
         for name in found:
+            self.local.discard(name)
             self.ledger.give_up(*self._noted(name), told=True)
             self.ledger.write(name, FOUND, listed[name])
         self.ledger.note(claimed=self._owner)
         return Begun(len(found), len(lost))
+
+    def _is_half(self, container: str, size_bytes: int) -> bool:
+        """Tell whether what is here of a segment is an older state of what is in the bucket."""
+        copy = self.ledger.copy(container)
+        if copy is not None and (copy.state == SENDING or self.local.path(container).stat().st_size == size_bytes):
+            return False
+        name = f"{FOLDER}/{container}"
+        for location, record in self.local.records(container):
+            there = self.bucket.read(name, (location.offset, len(record)))
+            given_up = there[:8] == layout.MAGIC and there[layout.STATE_OFFSET] == layout.GIVEN_UP
+            if there != record and not given_up:
+                log.error("segment_differs", segment=container)
+                return False
+        return True
 
     def walked(self) -> None:
         """Note that the records of all segments that were found in the bucket have their rows."""

@@ -11,11 +11,12 @@ from pathlib import Path
 import making
 import numpy as np
 import pydicom
+import pytest
 from gate import Gate
 from services import S3
 from whole import Server, running
 
-from pacs.dimse import scu
+from pacs.dimse import outbound
 from pacs.store.bucket import FolderBucket
 from pacs.store.ledger import Ledger
 from pacs.store.segments import SegmentStore
@@ -33,7 +34,7 @@ def series(tmp_path: Path, number: int) -> list[Path]:
 
 def send(server: Server, files: list[Path]) -> None:
     """Send files; every one must be acknowledged."""
-    report = scu.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
+    report = outbound.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER")
     assert report.stored == len(files), report
 
 
@@ -77,6 +78,7 @@ def answers_with(server: Server, study: str, files: list[Path]) -> bool:
     return status == 200 and all(pydicom.dcmread(path).PixelData in body for path in files)
 
 
+@pytest.mark.timeout(400)
 def test_the_bucket_goes_away_and_comes_back(tmp_path: Path, s3: S3, long_run: bool) -> None:
     """C-STORE goes on and survives a kill -9 meanwhile; what is only in the bucket is answered 503; then all is there again."""
     gate = Gate(s3.port)
@@ -99,8 +101,6 @@ def test_the_bucket_goes_away_and_comes_back(tmp_path: Path, s3: S3, long_run: b
         assert answers_with(server, other, second)
         status, ready = ask(server, "/readyz")
         assert status == 200 and "AWAY" in json.loads(ready)["checks"]["bucket"]["detail"]
-        doctor = server.pacs("doctor", check=False)
-        assert doctor.returncode == 1 and "C-STORE goes on" in doctor.stdout
         server.kill()
         server.start()
         assert ask(server, f"/dicom-web/studies/{study}/metadata")[0] == 503, "nothing of it is left in memory"
@@ -111,8 +111,6 @@ def test_the_bucket_goes_away_and_comes_back(tmp_path: Path, s3: S3, long_run: b
         until(server, lambda now: not now.away_since and not now.waiting, 150)
         assert answers_with(server, study, first) and answers_with(server, other, second)
         server.pacs("verify", "--deep")
-        (now,) = server.rows("bucket")
-        assert now["sent"] > before.sent and not now["failure"]
         logs = [server.output, *(tmp_path / "home" / "logs").glob("*.log"), tmp_path / "home" / "pacs.toml"]
         assert not any(s3.environment["AWS_SECRET_ACCESS_KEY"] in path.read_text(errors="replace") for path in logs)
     gate.shut()

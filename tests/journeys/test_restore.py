@@ -8,15 +8,18 @@ from typing import Any
 import filling
 import making
 import pytest
+from services import S3, postgres_database, postgres_programs
 
 from pacs.archive import Archive
 from pacs.ingest import ingest
 from pacs.model.errors import ConfigurationError, IntegrityError
 from pacs.settings import Settings
+from pacs.store import sending
 from pacs.sweep import prepare, recover
 from pacs.upkeep.backup import MANIFEST, back_up
 from pacs.upkeep.rebuild import COMPLETION, rebuild
 from pacs.upkeep.restore import restore
+from pacs.upkeep.ship import send_now
 from pacs.upkeep.verify import verify
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -159,3 +162,84 @@ def test_the_index_is_rebuilt_from_the_records(tmp_path: Path) -> None:
             COMPLETION,
             "made here",
         }
+
+
+def test_home_and_bucket(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backup is in a bucket, the segments in another: what was sent is not copied, and both together give everything back,
+    also what was stored after the backup."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    home, copy, url = tmp_path / "home", s3.new_prefix(), s3.new_prefix()
+    with making.archive(home, store__url=url) as archive:
+        recover(archive)
+        filling.fill(archive)
+        assert archive.tiers is not None
+        archive.tiers.local.turn_over(0.0)
+        assert send_now(archive) == 1
+        first = back_up(archive, copy, with_keys=True)
+        assert (first.elsewhere, back_up(archive, copy, with_keys=True).copied < 6) == (1, True)
+        with pytest.raises(ConfigurationError, match="another archive"), making.archive(tmp_path / "second") as second:
+            back_up(second, copy)
+        with pytest.raises(ConfigurationError, match="replace"):
+            back_up(archive, f"{url}/backup")
+        ingest(archive, making.received(making.dataset(instance=6)))
+        archive.tiers.local.turn_over(0.0)
+        assert send_now(archive) == 1
+        before = filling.answers(archive)
+    shutil.rmtree(home)
+
+    settings = making.settings(home, store__url=url)
+    assert restore(settings, copy).elsewhere == 1
+
+    with Archive.opened(settings, writer="test") as archive:
+        assert recover(archive) == 1, "what came after the backup is in the bucket"
+        assert filling.answers(archive) == before
+        assert list(verify(archive, deep=True)) == []
+        ingest(archive, making.received(making.dataset(instance=7)))
+        assert not any(one.container in archive.tiers.ledger.copies() for one in archive.tiers.local.segments())  # type: ignore[union-attr]
+
+
+def test_the_whole_stands_alone(tmp_path: Path) -> None:
+    """With --whole the bucket of records may be lost as well: everything answers from the home again."""
+    (tmp_path / "bucket").mkdir()
+    with making.archive(tmp_path / "home", store__url=(tmp_path / "bucket").as_uri()) as archive:
+        recover(archive)
+        filling.fill(archive)
+        assert archive.tiers is not None
+        archive.tiers.local.turn_over(0.0)
+        send_now(archive)
+        sending.make_room(archive.tiers, keep_bytes=1, free_bytes=0)
+        before = filling.answers(archive)
+        assert back_up(archive, tmp_path / "backup", with_keys=True, whole=True).elsewhere == 0
+    shutil.rmtree(tmp_path / "home")
+    shutil.rmtree(tmp_path / "bucket")
+
+    restore(making.settings(tmp_path / "home"), tmp_path / "backup")
+
+    with making.archive(tmp_path / "home") as archive:
+        assert filling.answers(archive) == before
+        assert list(verify(archive, deep=True)) == []
+
+
+def test_the_index_in_postgresql_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pg_dump and pg_restore carry it into an empty database of another name; without them both say what to install."""
+    with postgres_database() as url, postgres_database() as other:
+        with making.archive(tmp_path / "home", database__url=url) as archive:
+            filling.fill(archive)
+            before = filling.answers(archive)
+            monkeypatch.setenv("PATH", str(tmp_path))
+            with pytest.raises(ConfigurationError, match="pg_dump"):
+                back_up(archive, tmp_path / "backup", with_keys=True)
+            monkeypatch.setenv("PATH", f"{postgres_programs()}:/usr/bin:/bin")
+            back_up(archive, tmp_path / "backup", with_keys=True)
+        shutil.rmtree(tmp_path / "home")
+
+        settings = making.settings(tmp_path / "home", database__url=other)
+        report = restore(settings, tmp_path / "backup")
+
+        assert report.with_index and not (tmp_path / "home" / "index.pgdump").exists()
+        with Archive.opened(settings, writer="test") as archive:
+            assert recover(archive) == 0
+            assert filling.answers(archive) == before
+            assert list(verify(archive, deep=True)) == []
+            ingest(archive, making.received(making.dataset(instance=5)))

@@ -11,6 +11,7 @@ import pytest
 
 from pacs import retrieve
 from pacs.archive import Archive
+from pacs.cli import doctor
 from pacs.ingest import ingest
 from pacs.model.errors import ConfigurationError, IntegrityError, NotFound, Unavailable
 from pacs.ports import Bucket
@@ -249,7 +250,11 @@ def test_while_the_bucket_is_away_the_archive_goes_on(archive: Archive, bucket: 
     with Archive.opened(archive.settings, writer="other") as other:
         assert recover(other) == 0, "one that has begun before starts without its bucket"
 
+    with pytest.raises(Unavailable, match="C-STORE goes on"):
+        doctor._bucket(archive.settings)
+
     bucket.with_name("away").rename(bucket)
+    assert "is ours" in doctor._bucket(archive.settings)
     shipper = Shipper(archive)
     shipper.tick()
 
