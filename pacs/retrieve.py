@@ -11,7 +11,10 @@ from itertools import chain
 from pacs.archive import Archive
 from pacs.codec.large import Stream
 from pacs.codec.transcode import DataSetParts
-from pacs.dicom import part10
+from pacs.dicom import elements, part10
+from pacs.dicom.elements import EXPLICIT_LITTLE_ENDIAN
+from pacs.model.bulk import Content
+from pacs.model.errors import NotFound
 from pacs.model.instance import Buffer, Stored
 from pacs.reidentify import Originals
 
@@ -56,6 +59,22 @@ def part10_file(
         return [meta, *found]
     size = found.size_bytes
     return Stream(lambda: chain([meta], found), None if size is None else len(meta) + size)
+
+
+def native_pixels(archive: Archive, stored: Stored) -> Content:
+    """Return all frames uncompressed, one after another; of a large instance each when it is read.
+
+    Raises `NotFound` without Pixel Data, `NotTranscodable` if they cannot be decoded.
+    """
+    head, frames = archive.sealer.open(stored, archive.objects)
+    lazily = archive.codec.native(head, frames, stored.transfer_syntax_uid) if frames.frames else None
+    if lazily is not None:
+        return lazily
+    parts = archive.codec.data_set(head, frames, stored.transfer_syntax_uid, [EXPLICIT_LITTLE_ENDIAN])
+    found = elements.find(elements.walk(b"".join(parts.buffers)), elements.PIXEL_DATA)
+    if found is None:
+        raise NotFound("this instance has no Pixel Data")
+    return bytes(found.value)
 
 
 def frame(archive: Archive, stored: Stored, number: int, accepted: Sequence[str] | None = None) -> Frame:

@@ -19,7 +19,7 @@ from pacs.codec import image as syntax
 from pacs.codec.image import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA, Image, describe
 from pacs.dicom import elements as dicom
 from pacs.dicom.values import INDEXED, attributes
-from pacs.model.bulk import LazyFrames, blocks
+from pacs.model.bulk import Bulk, Joined, LazyFrames, blocks
 from pacs.model.errors import IntegrityError, NotTranscodable, NotUnderstood
 from pacs.model.instance import Buffer, BulkElement, Deidentified, Element, Encoded, InstanceKey, StoredFrames
 from pacs.ports import Scratch
@@ -264,6 +264,17 @@ class Codec:
         if target == syntax.EXPLICIT_BIG_ENDIAN and pixel_vr == "OW" and image.bits_allocated > 16:
             raise NotTranscodable("pixels of more than 16 bits have no agreed form in Explicit VR Big Endian")
         return DataSetParts(syntaxes.rewritten(before, pixel, after, pixel_vr, target), target)
+
+    def native(self, header: Buffer, stored: StoredFrames, transfer_syntax_uid: str) -> Bulk | None:
+        """Return the native frames of a large instance, one after another; None if it is small enough for `data_set`.
+
+        Raises `NotTranscodable` if they cannot be decoded.
+        """
+        before = _around_pixel_data(_parsed(header))[0]
+        image = describe({one.tag: one for one in before})
+        if not isinstance(stored.frames, LazyFrames) and image.frame_bits * stored.number_of_frames // 8 <= large.LARGE_BYTES:
+            return None
+        return Joined(self._native(before, stored, image, transfer_syntax_uid)[1].frames)
 
     def transcode_frame(
         self, header: Buffer, data: Buffer, transfer_syntax_uid: str, accepted: Sequence[str]

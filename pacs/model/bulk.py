@@ -120,3 +120,30 @@ class LazyFrames(Sequence[Buffer]):
             return min(size, total - index * size)
 
         return cls(-(-total // size), lambda index: bulk.read(index * size, size_of(index)), size_of)
+
+
+class Joined:
+    """Frames of one size, one after another, as a bulk; the frame that was read last is kept."""
+
+    def __init__(self, frames: LazyFrames) -> None:
+        self._frames = frames
+        self._step = max(1, frames.size_of(0))
+        self._size = frames.size_bytes
+        self._last: tuple[int, Buffer] = (-1, b"")
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, offset: int, length: int) -> Buffer:
+        """Return bytes of the frames."""
+        found, end = bytearray(), min(offset + length, self._size)
+        while offset < end:
+            index, begin = divmod(offset, self._step)
+            known, frame = self._last
+            if known != index:
+                frame = self._frames[index]
+                self._last = index, frame
+            piece = memoryview(frame)[begin : begin + end - offset]
+            found += piece
+            offset += len(piece)
+        return found

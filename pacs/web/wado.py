@@ -21,6 +21,7 @@ from pacs import retrieve as way_out
 from pacs.archive import Archive
 from pacs.codec.large import Stream as Made
 from pacs.dicom import dicomjson, elements
+from pacs.model.bulk import Content, Slice, blocks
 from pacs.model.errors import InvalidQuery, NotFound, NotTranscodable
 from pacs.model.instance import Buffer, InstanceKey, Stored
 from pacs.web import multipart
@@ -162,9 +163,9 @@ async def _pixel_data(request: Request, at: Door, ranges: Sequence[MediaRange], 
         return known
     covering = _first_covering(ranges, content_type)
     if syntax == EXPLICIT_LE:
-        value = await in_thread(at.read, _native_pixels, at.archive, stored)
+        value = await in_thread(at.read, way_out.native_pixels, at.archive, stored)
         if covering.wrapped or covering.name == "*/*":
-            part = (f"{content_type}; transfer-syntax={syntax}", str(request.url.replace(query="")), (value,))
+            part = (f"{content_type}; transfer-syntax={syntax}", str(request.url.replace(query="")), _pieces(value))
             return await _multipart(at, (lambda: part,), content_type, 200, headers)
         headers["ETag"] = etag_of([stored], "pixels", syntax, weak=False)
         return ranged(request, value, headers)
@@ -333,21 +334,17 @@ def _value_at(archive: Archive, stored: Stored, path: str, originals: reidentify
     raise NotFound("there is no such element")
 
 
-def _native_pixels(archive: Archive, stored: Stored) -> bytes:
-    parts = way_out.data_set(archive, stored, [EXPLICIT_LE])
-    found = elements.find(elements.walk(b"".join(parts.buffers)), 0x7FE00010)
-    if found is None:
-        raise NotFound("this instance has no Pixel Data")
-    return bytes(found.value)
+def _pieces(value: Content) -> Iterable[Buffer]:
+    return (value,) if isinstance(value, bytes | bytearray | memoryview) else blocks(value)
 
 
-def ranged(request: Request, value: Buffer, headers: dict[str, str]) -> Response:
+def ranged(request: Request, value: Content, headers: dict[str, str]) -> Response:
     """Answer with `value` or the one range of bytes asked for (RFC 9110 14): 200, 206 or 416."""
-    view, size = memoryview(value), len(memoryview(value))
+    size = len(value)
     headers = {**headers, "Accept-Ranges": "bytes"}
     asked = re.fullmatch(r"bytes=(\d{0,15})-(\d{0,15})", request.headers.get("range", "").replace(" ", ""))
     if not asked or not (asked[1] or asked[2]):
-        return Response(bytes(view), 200, headers, media_type="application/octet-stream")
+        return _span(request, value, 0, size, 200, headers)
     if asked[1]:
         first, last = int(asked[1]), min(int(asked[2] or size - 1), size - 1)
     else:
@@ -355,7 +352,16 @@ def ranged(request: Request, value: Buffer, headers: dict[str, str]) -> Response
     if first > last or first >= size:
         return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
     headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-    return Response(bytes(view[first : last + 1]), 206, headers, media_type="application/octet-stream")
+    return _span(request, value, first, last + 1, 206, headers)
+
+
+def _span(request: Request, value: Content, begin: int, end: int, status: int, headers: dict[str, str]) -> Response:
+    kind = "application/octet-stream"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Response(bytes(memoryview(value)[begin:end]), status, headers, media_type=kind)
+    pieces = blocks(Slice(value, begin, end - begin))
+    headers["Content-Length"] = str(end - begin)
+    return Stream(made(pieces, door(request).read), status, headers, media_type=kind)
 
 
 def etag_of(found: Sequence[Stored], *form: str, weak: bool) -> str:
