@@ -12,13 +12,11 @@ import hmac
 import os
 import secrets
 import sqlite3
-import struct
 import tempfile
 import threading
 import unicodedata
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,18 +31,26 @@ from pacs.model.instance import InstanceKey
 from pacs.model.query import Level
 from pacs.ports import KeyProvider
 from pacs.store.keys import derive, sync_folder
+from pacs.store.vault_rows import (
+    ENTRY_HEAD_BYTES,
+    NAME_BYTES,
+    Elements,
+    Row,
+    difference,
+    entries,
+    entry_of,
+    generation_in,
+    merged,
+    packed,
+    plain_row,
+    read_row,
+    unpacked,
+)
 
 LOG_BYTES = 4 << 20
 _CONTEXT = b"mini-pacs vault"
-_ENTRY = struct.Struct("<4sIQI")
-_MAGIC = b"mPIV"
-_ITEM = struct.Struct("<II")
-_NOTHING = 0xFFFFFFFF
-"""Length that says: this one had nothing taken here, whatever the parent says."""
-_NAME_BYTES = 24
 _PREFIX_BYTES = 16
 _REMEMBERED = 256
-_SQUEEZED_BYTES = 256
 _LEVELS = (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE)
 _TABLES = """
 CREATE TABLE IF NOT EXISTS vault (one INTEGER PRIMARY KEY, version INTEGER, key_id TEXT, wrapped BLOB);
@@ -53,9 +59,6 @@ CREATE INDEX IF NOT EXISTS ix_record_parent ON record (parent);
 CREATE TABLE IF NOT EXISTS found (digest BLOB, name BLOB, PRIMARY KEY (digest, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log (writer TEXT PRIMARY KEY, generation INTEGER);
 """
-
-Elements = Mapping[int, bytes]
-_Row = tuple[bytes, int, bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -165,7 +168,7 @@ class Vault:
         """
         with self._lock:
             added: list[bytes] = []
-            rows: list[_Row] = []
+            rows: list[Row] = []
             digests: list[tuple[bytes, bytes]] = []
             try:
                 with self._transaction() as connection:
@@ -175,7 +178,7 @@ class Vault:
                     connection.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?)", rows)
                     connection.executemany("INSERT OR IGNORE INTO found VALUES (?, ?)", digests)
                     if rows or digests:
-                        self._append(_packed(rows, digests))
+                        self._append(packed(rows, digests))
                 if self._log >= 0 and (rows or digests):
                     os.fdatasync(self._log)
             except BaseException:
@@ -195,7 +198,7 @@ class Vault:
         key: InstanceKey,
         digest: bytes,
         taken: Taken,
-        rows: list[_Row],
+        rows: list[Row],
         digests: list[tuple[bytes, bytes]],
         added: list[bytes],
     ) -> None:
@@ -222,12 +225,12 @@ class Vault:
                     rows.append((name, depth, parent, sealed[0]))
                 else:
                     own = (
-                        _difference(inherited, mine)
+                        difference(inherited, mine)
                         if level is Level.IMAGE
                         else {tag: value for tag, value in mine.items() if inherited.get(tag) != value}
                     )
                     rows.append((name, depth, parent, self._sealed(name, uids[depth], own)))
-                known = _Known(_merged(inherited, own), set())
+                known = _Known(merged(inherited, own), set())
                 if level is Level.PATIENT:
                     digests.append((self._digest("pseudonym", taken.patient_id), name))
                 elif level is not Level.IMAGE:
@@ -246,13 +249,13 @@ class Vault:
         """Append one entry to the log, still without waiting for the disk. The caller holds the write transaction."""
         if self._log < 0:
             self._open_log()
-        size = _ENTRY.size + len(payload)
+        entry = entry_of(payload, self._generation)
+        size = len(entry)
         if self._position + size > LOG_BYTES:
             self._restart_log()
             return
-        head = _ENTRY.pack(_MAGIC, len(payload), self._generation, zlib.crc32(payload))
         try:
-            written = os.pwrite(self._log, head + payload, self._position)
+            written = os.pwrite(self._log, entry, self._position)
         except OSError as error:
             raise OutOfResources("no room for the log of the identity vault") from error
         if written != size:
@@ -303,11 +306,11 @@ class Vault:
     def _replay(self, content: bytes, generation: int) -> int:
         """Write what a log holds, and return where it ends; the caller is in a write transaction."""
         connection, position = self._connect(), 0
-        for payload in _entries(content, generation):
-            rows, digests = _unpacked(payload)
+        for payload in entries(content, generation):
+            rows, digests = unpacked(payload)
             connection.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?)", rows)
             connection.executemany("INSERT OR IGNORE INTO found VALUES (?, ?)", digests)
-            position += _ENTRY.size + len(payload)
+            position += ENTRY_HEAD_BYTES + len(payload)
         return position
 
     def forget(self, study_instance_uid: str) -> int:
@@ -361,8 +364,7 @@ class Vault:
 
     def _overwrite(self, path: Path) -> None:
         with path.open("r+b") as file:
-            head = file.read(_ENTRY.size)
-            if len(head) == _ENTRY.size and _ENTRY.unpack(head)[2] == self._generation_of(path.stem):
+            if generation_in(file.read(ENTRY_HEAD_BYTES)) == self._generation_of(path.stem):
                 return
             file.seek(0)
             file.write(bytes(path.stat().st_size))
@@ -443,19 +445,14 @@ class Vault:
         chain.reverse()
         taken: dict[int, bytes] = {}
         for _, own in chain:
-            taken = _merged(taken, own)
+            taken = merged(taken, own)
         uids = [pseudonym for pseudonym, _ in chain]
         return Identity(Found(_LEVELS[len(chain) - 1], *uids), taken)
 
     # --- sealing and naming --------------------------------------------------------------------------------------------
 
     def _sealed(self, name: bytes, pseudonym: str, own: Elements) -> bytes:
-        body = b"".join(
-            _ITEM.pack(tag, _NOTHING if value is _ABSENT else len(value)) + value for tag, value in sorted(own.items())
-        )
-        plain = bytes((len(pseudonym),)) + pseudonym.encode("ascii") + body
-        squeezed = zlib.compress(plain, 1) if len(plain) > _SQUEEZED_BYTES else plain
-        plain = b"\1" + squeezed if len(squeezed) < len(plain) else b"\0" + plain
+        plain = plain_row(pseudonym, own)
         nonce = secrets.token_bytes(12)
         return nonce + self._cipher.encrypt(nonce, plain, name)
 
@@ -464,23 +461,11 @@ class Vault:
             plain = self._cipher.decrypt(sealed[:12], sealed[12:], name)
         except (InvalidTag, ValueError) as error:
             raise IntegrityError("a row of the identity vault was changed") from error
-        plain = zlib.decompress(plain[1:]) if plain[0] else plain[1:]
-        position = 1 + plain[0]
-        pseudonym = plain[1:position].decode("ascii")
-        own: dict[int, bytes] = {}
-        while position < len(plain):
-            tag, length = _ITEM.unpack_from(plain, position)
-            position += _ITEM.size
-            if length == _NOTHING:
-                own[tag] = _ABSENT
-            else:
-                own[tag] = plain[position : position + length]
-                position += length
-        return pseudonym, own
+        return read_row(plain)
 
     def _digest(self, kind: str, *parts: str) -> bytes:
         message = "\0".join((kind, *parts)).encode("utf-8", "surrogateescape")
-        return hmac.digest(self._digest_key, message, "sha256")[:_NAME_BYTES]
+        return hmac.digest(self._digest_key, message, "sha256")[:NAME_BYTES]
 
     def _remembered_name(self, level: Level, uids: tuple[str, ...]) -> bytes:
         name = self._names.get(uids)
@@ -495,7 +480,7 @@ class Vault:
 
     def _instance_name(self, sop_instance_uid: str, digest: bytes) -> bytes:
         """Name an instance so that all contents under one UID stand together."""
-        return self._digest("instance", sop_instance_uid)[:_PREFIX_BYTES] + digest[: _NAME_BYTES - _PREFIX_BYTES]
+        return self._digest("instance", sop_instance_uid)[:_PREFIX_BYTES] + digest[: NAME_BYTES - _PREFIX_BYTES]
 
     def _remember(self, name: bytes, known: _Known) -> None:
         self._known[name] = known
@@ -557,25 +542,6 @@ class Vault:
                 raise
 
 
-class _Absent(bytes):
-    """Marks that nothing was taken where a parent says that something was."""
-
-
-_ABSENT = _Absent()
-
-
-def _difference(inherited: Elements, whole: Elements) -> dict[int, bytes]:
-    """Return what makes `whole` of `inherited`."""
-    own = {tag: value for tag, value in whole.items() if inherited.get(tag) != value}
-    own.update((tag, _ABSENT) for tag in inherited if tag not in whole)
-    return own
-
-
-def _merged(inherited: Elements, own: Elements) -> dict[int, bytes]:
-    merged = {**inherited, **own}
-    return {tag: value for tag, value in merged.items() if value is not _ABSENT}
-
-
 def _normalised(kind: str, value: str) -> str:
     """Return a value as it is looked for: NFC, no padding; names without case and trailing separators."""
     text = unicodedata.normalize("NFC", value).strip(" \0")
@@ -586,45 +552,7 @@ def _normalised(kind: str, value: str) -> str:
 
 def _after(prefix: bytes) -> bytes:
     """Return what sorts behind everything that begins with `prefix`."""
-    return prefix + b"\xff" * _NAME_BYTES
-
-
-def _packed(rows: Sequence[_Row], digests: Iterable[tuple[bytes, bytes]]) -> bytes:
-    parts = [struct.pack("<I", len(rows))]
-    for name, level, parent, sealed in rows:
-        parts += (struct.pack("<BBI", level, len(parent), len(sealed)), name, parent, sealed)
-    parts += (digest + name for digest, name in digests)
-    return b"".join(parts)
-
-
-def _unpacked(payload: bytes) -> tuple[list[_Row], list[tuple[bytes, bytes]]]:
-    (count,) = struct.unpack_from("<I", payload)
-    position, rows = 4, []
-    for _ in range(count):
-        level, parent_bytes, sealed_bytes = struct.unpack_from("<BBI", payload, position)
-        position += 6
-        name, position = payload[position : position + _NAME_BYTES], position + _NAME_BYTES
-        parent, position = payload[position : position + parent_bytes], position + parent_bytes
-        sealed, position = payload[position : position + sealed_bytes], position + sealed_bytes
-        rows.append((name, level, parent, sealed))
-    step = 2 * _NAME_BYTES
-    digests = [
-        (payload[at : at + _NAME_BYTES], payload[at + _NAME_BYTES : at + step]) for at in range(position, len(payload), step)
-    ]
-    return rows, digests
-
-
-def _entries(content: bytes, generation: int) -> Iterator[bytes]:
-    """Yield the entries of one generation of a log; a torn one ends it."""
-    position = 0
-    while position + _ENTRY.size <= len(content):
-        magic, length, written_in, checksum = _ENTRY.unpack_from(content, position)
-        position += _ENTRY.size
-        payload = content[position : position + length]
-        if magic != _MAGIC or written_in != generation or len(payload) != length or zlib.crc32(payload) != checksum:
-            return
-        yield payload
-        position += length
+    return prefix + b"\xff" * NAME_BYTES
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from pacs.model.query import Level
 from pacs.store import vault as vault_module
 from pacs.store.keys import FileKeyProvider
 from pacs.store.vault import Vault
+from pacs.store.vault_rows import entries
 from pacs.sweep import prepare
 
 DIGEST = bytes(range(32))
@@ -247,7 +248,7 @@ def test_a_torn_entry_ends_the_log(tmp_path: Path, vault: Vault, provider: FileK
         file.write(bytes(last - (end + last) // 2))
     for name in ("vault.db", "vault.db-wal", "vault.db-shm"):
         (folder / name).unlink(missing_ok=True)
-    lost = list(vault_module._entries((folder / "scp.log").read_bytes(), 0))
+    lost = list(entries((folder / "scp.log").read_bytes(), 0))
 
     assert len(lost) == 1
 
