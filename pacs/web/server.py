@@ -28,7 +28,7 @@ from pacs.model.errors import ArchiveError, ConfigurationError, Unavailable
 from pacs.settings import Settings
 from pacs.web import auth, health, metrics, pages, qido, rendered, stow, wado, workitems
 from pacs.web.door import Door
-from pacs.web.pages import care, schedule
+from pacs.web.pages import care, rules, schedule
 from pacs.web.status import http_status
 
 log = logs.get_logger(__name__)
@@ -50,7 +50,7 @@ def create_app(archive: Archive) -> Starlette:
     """Return the application over an open archive."""
     people = [
         Route(path, auth.for_people(handler), methods=list(methods), name=handler.__name__)
-        for path, handler, methods in (*pages.ROUTES, *care.ROUTES, *schedule.ROUTES)
+        for path, handler, methods in (*pages.ROUTES, *care.ROUTES, *rules.ROUTES, *schedule.ROUTES)
     ]
     routes: list[BaseRoute] = [
         Route("/livez", health.livez),

@@ -16,7 +16,7 @@ from pacs import retrieve
 from pacs.archive import Archive
 from pacs.ingest import ingest, ingest_derived
 from pacs.model.instance import Origin
-from pacs.model.job import Claim, JobState, NewJob
+from pacs.model.job import Claim, JobState, NewJob, RuleVersion
 from pacs.web.server import create_app
 
 
@@ -100,6 +100,7 @@ def test_every_page_is_sound(site: Site) -> None:
         "/jobs",
         f"/jobs/{job}",
         "/upload",
+        "/rules",
         f"/studies/{site.big}",
         f"/studies/{site.big}/series/{series}",
         "/sign-in",
@@ -194,6 +195,40 @@ def test_jobs_show_state_progress_and_reason_and_can_be_cancelled_and_repeated(s
     site.archive.index.jobs.fail(Claim(job_id, "w2"), "a gap between slices", retry_in_s=None)
     assert "a gap between slices" in site.page("/jobs?state=failed")
     assert job_id not in site.page("/jobs?state=succeeded")
+
+
+def test_rules_show_what_they_made_and_why_others_did_not_fire(site: Site) -> None:
+    """The list has counts and the last job; a study's page has each rule's answer, with the condition and its line."""
+    use = '[[rule.run]]\nuse = "classify-series"\n'
+    text = f'[[rule]]\nname = "chest"\n{use}[[rule]]\nname = "heads"\n[rule.where]\nModality = "MR"\n{use}'
+    site.archive.settings.rules_path.write_text(text)
+    definition = {"rule": {"name": "chest", "where": {"Modality": "<CT>"}, "run": [{"use": "classify-series"}]}}
+    site.archive.index.chains.put_rules([RuleVersion("ab" * 32, "chest", definition, 0.0)])
+    job_id = site.job("classify-series")
+
+    listed = site.page("/rules")
+    assert f"/jobs/{job_id}" in listed and "queued" in listed and "abababababab" in listed and "<CT>" not in listed
+
+    checker, said = Checker(), site.page(f"/studies/{site.big}/rules")
+    checker.feed(said)
+    assert checker.problems == []
+    assert "Modality: MR <small>line 8</small>" in said
+    assert said.count(">fires<") == 1, "the cine has no pixels for a classifier, the CT has"
+
+
+def test_two_jobs_can_be_compared(site: Site) -> None:
+    """A job links to others of its processor; the comparison shows parameters and differences."""
+    ids = [site.job("compared") for _ in range(2)]
+    for job_id, series in zip(ids, site.series, strict=False):
+        site.archive.index.jobs.again(job_id)
+        site.archive.index.jobs.claim(job_id, "w", 60)
+        site.archive.index.jobs.succeed(Claim(job_id, "w"), output=[series.series_instance_uid])
+
+    assert f"/jobs/{ids[0]}/compare/{ids[1]}" in site.page(f"/jobs/{ids[0]}")
+    checker, said = Checker(), site.page(f"/jobs/{ids[0]}/compare/{ids[1]}")
+    checker.feed(said)
+    assert checker.problems == []
+    assert "only one of the two made it" in said
 
 
 def test_values_are_escaped(site: Site) -> None:

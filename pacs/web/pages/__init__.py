@@ -283,12 +283,14 @@ async def job(request: Request) -> Response:
     """Show one job: what it read, what it made, how it went."""
     at = door(request)
 
-    def ask() -> tuple[Job, dict[str, dict[str, str]], list[SeriesSummary]]:
+    def ask() -> tuple[Job, dict[str, dict[str, str]], list[SeriesSummary], list[Job]]:
         found = at.archive.index.jobs.get(request.path_params["job"])
         known = _studies_of(at.archive, [found])
-        return found, known, _study(at.archive, found.study_instance_uid)[1] if known else []
+        same = at.archive.index.jobs.list(study_instance_uid=found.study_instance_uid, processor=found.processor)
+        others = [one for one in same if one.job_id != found.job_id and one.output_series_instance_uids]
+        return found, known, _study(at.archive, found.study_instance_uid)[1] if known else [], others
 
-    found, known, cards = await in_thread(at.read, ask)
+    found, known, cards, others = await in_thread(at.read, ask)
     names = {card.series_instance_uid: card for card in cards}
     parameters = orjson.dumps(dict(found.parameters), option=orjson.OPT_INDENT_2).decode()
     return await show(
@@ -298,6 +300,7 @@ async def job(request: Request) -> Response:
         study=known.get(found.study_instance_uid),
         series=names,
         parameters=parameters,
+        others=others if found.output_series_instance_uids else [],
     )
 
 
