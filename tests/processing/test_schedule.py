@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import making
@@ -12,9 +13,9 @@ from pacs import phantoms
 from pacs.archive import Archive
 from pacs.ingest import ingest
 from pacs.model.errors import NotFound, Unavailable
-from pacs.model.job import JobState
+from pacs.model.job import Claim, JobState
 from pacs.processing.hours import DAYS
-from pacs.processing.planning import job_key
+from pacs.processing.planning import Planner, job_key
 from pacs.processing.registry import discover
 from pacs.processing.rules import parse_rules
 from pacs.processing.schedule import Scheduler, ask, run_scheduler
@@ -222,6 +223,47 @@ def test_urgent_jobs_come_first(archive: Archive) -> None:
 
     assert taken == ["b", "c", "a"]
     assert archive.index.jobs.first_due(bell.rung[0][0]) is None
+
+
+def test_a_new_version_makes_new_results_and_the_old_one_can_come_back(archive: Archive) -> None:
+    """What is stored is asked again: the older version's job is superseded; put back, it is current again, not made twice."""
+    bring(archive, making.ct_series(2))
+    (rule,) = parse_rules('[[rule]]\nname = "a"\nrun = [{ use = "enhance" }]', REGISTRY)
+    (subject, *_) = archive.index.subjects()
+    newer = {**REGISTRY, "enhance": replace(REGISTRY["enhance"], version="9")}
+    states = []
+
+    for registry in (REGISTRY, newer, REGISTRY, REGISTRY):
+        made = archive.index.jobs.add(Planner(archive.index, registry).plan([rule], subject))
+        states.append((len(made), {job.version: job.state.value for job in archive.index.jobs.list()}))
+
+    old = REGISTRY["enhance"].version
+    assert states == [
+        (1, {old: "queued"}),
+        (1, {old: "superseded", "9": "queued"}),
+        (1, {old: "queued", "9": "superseded"}),
+        (0, {old: "queued", "9": "superseded"}),
+    ]
+
+
+def test_results_are_sent_where_their_rule_says(archive: Archive) -> None:
+    """One job a peer, once; a job that made nothing sends nothing."""
+    bell = Bell()
+    one = restricted(archive, bell, 'send = ["DESK", "WALL"]')
+    one.tick()
+    made, nothing, _ = (job_id for job_id, _ in bell.rung)
+    source = archive.index.jobs.get(made).series_instance_uids[0]
+    for job_id, output in ((made, [source]), (nothing, [])):
+        archive.index.jobs.claim(job_id, "w", 60)
+        archive.index.jobs.succeed(Claim(job_id, "w"), output=output)
+
+    one.tick()
+    one.tick()
+
+    sends = {job.processor: job for job in archive.index.jobs.list() if job.processor.startswith("send:")}
+    assert set(sends) == {"send:DESK", "send:WALL"}
+    assert sends["send:DESK"].rule == "results of one"
+    assert sends["send:DESK"].series_instance_uids == (source,)
 
 
 def test_a_person_may_ask_for_a_job(archive: Archive) -> None:
