@@ -36,6 +36,7 @@ async def rules(request: Request) -> Response:
                 "digest": one.digest,
                 "since": one.since,
                 "rule": one.definition["rule"],
+                "where": [f"{key} = {json.dumps(said)}" for key, said in one.definition["rule"].get("where", {}).items()],
                 "counts": sorted(counts.get(one.name, {}).items()),
                 "last": last.get(one.name),
             }
