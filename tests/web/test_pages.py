@@ -207,7 +207,12 @@ def test_rules_show_what_they_made_and_why_others_did_not_fire(site: Site) -> No
     job_id = site.job("classify-series")
 
     listed = site.page("/rules")
-    assert f"/jobs/{job_id}" in listed and "queued" in listed and "abababababab" in listed and "Modality = &#34;&lt;CT&gt;&#34;" in listed
+    assert (
+        f"/jobs/{job_id}" in listed
+        and "queued" in listed
+        and "abababababab" in listed
+        and "Modality = &#34;&lt;CT&gt;&#34;" in listed
+    )
 
     checker, said = Checker(), site.page(f"/studies/{site.big}/rules")
     checker.feed(said)
