@@ -11,6 +11,7 @@ from pacs.settings import DicomSettings, WebSettings, environment_names
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+BUCKET = yaml.safe_load((ROOT / "docker-compose.s3.yml").read_text(encoding="utf-8"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 
@@ -33,6 +34,16 @@ def test_every_variable_is_a_setting() -> None:
     named |= set(re.findall(r"\b(PACS_[A-Z_]+)=", DOCKERFILE))
 
     assert named <= environment_names()
+
+
+def test_the_bucket_s_file_adds_settings_and_credentials_only() -> None:
+    """It changes services that there are, by settings of ours and variables of S3's own tools; no secret is in it."""
+    for name, service in BUCKET["services"].items():
+        assert name in OURS and service.keys() == {"environment"}
+        ours = {key for key in service["environment"] if key.startswith("PACS_")}
+        assert "PACS_STORE_URL" in ours <= environment_names()
+        assert all(key.startswith("AWS_") for key in service["environment"].keys() - ours)
+        assert all("${" in service["environment"][key] for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
 
 def test_ports_are_the_defaults() -> None:

@@ -165,6 +165,12 @@ class Upkeep:
         if pks:
             self._connections.retrying(work)
 
+    def make_durable(self) -> None:
+        """Wait until every row that was written before is on the disk, those of arrivals as well (docs/adr/0019)."""
+        last = sa.select(sa.func.max(t.instance.c.pk)).scalar_subquery()
+        same = sa.update(t.instance).where(t.instance.c.pk == last).values(verified_at=t.instance.c.verified_at)
+        self._connections.retrying(lambda connection: connection.execute(same))
+
     def alarm(self, finding: Finding, key: InstanceKey, event: str = "record_damaged") -> None:
         """Write an event about a record that is not as it should be, or was not."""
         entry = feed.entry(

@@ -293,6 +293,7 @@ class SegmentStore:
                 try:
                     tail.cut()
                     if tail.end > ALIGNMENT:
+                        self.reopened(tail.container)
                         _Tail.create(self._path, match["writer"], tail.number + 1).close()
                 finally:
                     tail.close()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from pacs.logs import get_logger
@@ -68,7 +69,7 @@ def send_again(tiers: TieredStore, container: str) -> bool:
     return send(tiers, container)
 
 
-def make_room(tiers: TieredStore, *, keep_bytes: int, free_bytes: int) -> int:
+def make_room(tiers: TieredStore, *, keep_bytes: int, free_bytes: int, before: Callable[[], object] = lambda: None) -> int:
     """Let local copies of sent segments go, the oldest first; returns how many bytes that gave.
 
     Parameters
@@ -77,6 +78,8 @@ def make_room(tiers: TieredStore, *, keep_bytes: int, free_bytes: int) -> int:
         So much of them may stay; 0: no bound but the disk's.
     free_bytes : int
         So much of the disk shall be free.
+    before : callable
+        Called once before the first goes: its rows must be durable by then, for nobody replays what is not here.
     """
     sent = tiers.ledger.copies()
     held = sorted(
@@ -88,6 +91,8 @@ def make_room(tiers: TieredStore, *, keep_bytes: int, free_bytes: int) -> int:
             break
         if not is_there(tiers, segment.container):
             continue
+        if not given:
+            before()
         tiers.local.drop(segment.container)
         log.info("segment_let_go", segment=segment.container, size_bytes=segment.size_bytes)
         total, given = total - segment.size_bytes, given + segment.size_bytes

@@ -41,6 +41,7 @@ class Shipper:
         self._settings = archive.settings.store
         self._home = archive.settings.home
         self._tiers = tiers_of(archive)
+        self._make_durable = archive.index.upkeep.make_durable
         self._failed = 0
         self._not_before = 0.0
         self._looked_at = -LOOK_EVERY_S
@@ -95,7 +96,8 @@ class Shipper:
         # Ahead of the floor, so that nothing is refused while a copy is let go: a segment of each of several writers.
         wanted = min(2 * floor + 4 * (self._settings.segment_mb << 20), total // 5)
         try:
-            sending.make_room(self._tiers, keep_bytes=self._settings.cache_mb << 20, free_bytes=wanted)
+            keep = self._settings.cache_mb << 20
+            sending.make_room(self._tiers, keep_bytes=keep, free_bytes=wanted, before=self._make_durable)
         except Unavailable:
             return  # nobody can say whether the other copy is there
 

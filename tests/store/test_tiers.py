@@ -441,3 +441,32 @@ def test_a_damaged_local_record_is_never_served_from_here(archive: Archive) -> N
 
     with pytest.raises(IntegrityError):
         served(archive)
+
+
+def test_rows_are_durable_before_a_copy_goes(archive: Archive) -> None:
+    """A power cut may undo the last rows, and they are written again from what is here: so what goes has durable ones."""
+    take_in(archive, 1)
+    send_all(archive, let_go=False)
+    synced: list[int] = []
+
+    def before() -> None:
+        archive.index.upkeep.make_durable()
+        synced.append(len(tiers(archive).local.containers()))
+
+    held = len(tiers(archive).local.containers())
+    assert sending.make_room(tiers(archive), keep_bytes=1, free_bytes=0, before=before)
+    assert synced == [held], "once, and before anything went"
+
+
+def test_who_died_in_the_middle_has_its_rows_before_its_segment_goes(archive: Archive) -> None:
+    """Records of a writer that ended between its segment and its rows: whoever closes the segment writes the rows first."""
+    received = making.received(making.dataset(instance=9))
+    deidentified = archive.deidentifier.deidentify(received)
+    with Archive.opened(archive.settings, writer="died") as other:
+        encoded = other.codec.encode(deidentified, other.codec.digest(deidentified))
+        other.objects.put([other.sealer.seal(encoded, policy="research", origin=received.origin)])
+    assert archive.index.upkeep.is_empty()
+
+    tiers(archive).local.turn_over_idle(0.0)
+
+    assert served(archive)
