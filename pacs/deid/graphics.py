@@ -10,12 +10,35 @@ from functools import partial
 
 import numpy as np
 
-from pacs.dicom.elements import element, find
+from pacs.dicom.elements import element, find, items
 from pacs.model.bulk import Mapped, Slice
 from pacs.model.errors import Quarantined
 from pacs.model.instance import Buffer, BulkElement, Element
 
 _LARGEST_OVERLAY_GROUP = 0x60FF
+
+
+_LINES = frozenset({"POLYLINE", "INTERPOLATED"})
+_FEWEST_TO_WRITE = 8
+"""Points of lines that three letters take at the least ("LIV": 3, 2 and 3)."""
+
+
+def may_be_written(elements: Sequence[Element]) -> bool:
+    """Tell whether drawn lines that are kept could spell something: Graphic Annotation Sequence (0070,0001), PS3.3 C.10.5.
+
+    Points, circles, ellipses, and a line or a rectangle cannot; compound graphics are not looked into and may.
+    """
+    annotations = find(elements, 0x00700001)
+    points = 0
+    for annotation in items(annotations.value) if annotations is not None and annotations.vr == "SQ" else ():
+        if find(annotation, 0x00700209) is not None:
+            return True
+        drawn = find(annotation, 0x00700009)
+        for graphic in items(drawn.value) if drawn is not None and drawn.vr == "SQ" else ():
+            kind, data = find(graphic, 0x00700023), find(graphic, 0x00700022)
+            if kind is None or bytes(kind.value).decode("latin-1").strip() in _LINES:
+                points += len(data.value) // 8 if data is not None else 0
+    return points >= _FEWEST_TO_WRITE
 
 
 def embedded_planes(elements: Sequence[Element]) -> list[int]:

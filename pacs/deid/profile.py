@@ -345,12 +345,14 @@ def _with_tidy_pixels(
 def _methods(policy: Policy, walked: walk.Walked, by_tag: Mapping[int, Element], planes: Sequence[int]) -> tuple[str, ...]:
     """Return the codes of CID 7050 for what was done on this object: an option that found nothing here is not claimed.
 
-    113103 only where graphics were taken out; drawn lines that were kept (0070,0001) may be handwriting. 113101 and 113102 are
-    for those who clean pixels to add.
+    113103 only where no drawn lines are kept (0070,0001) that may be handwriting. 113101 and 113102 are for those who clean
+    pixels to add.
     """
-    done = set(walked.options - {"clean_graphics"})
-    if "clean_graphics" in policy.options and 0x00700001 not in by_tag and (planes or walked.report.get(walk.GRAPHICS_REMOVED)):
+    done = set(walked.options)
+    if "clean_graphics" in policy.options and (planes or walked.report.get(walk.GRAPHICS_REMOVED)):
         done.add("clean_graphics")
+    if 0x00700001 in by_tag and graphics.may_be_written([by_tag[0x00700001]]):
+        done.discard("clean_graphics")
     return (BASIC_PROFILE, *sorted(METHODS[option] for option in done))
 
 
