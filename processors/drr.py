@@ -14,8 +14,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from pacs.processing import Code, Geometry, Images, NotApplicable, Range, Run, Series, grid_over, processor, resampled
-from processors.mpr import turned
+from pacs.processing import Code, Geometry, Images, NotApplicable, Range, Run, Series, grid_over, processor, resampled, turned
 
 DERIVATION = Code("113072", "DCM", "Multiplanar reformatting")
 WATER = 0.0206

@@ -16,7 +16,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pacs.processing import Choice, Images, NotApplicable, Range, Run, Series, private_code, processor, rescale
+from pacs.processing import (
+    Choice,
+    Images,
+    NotApplicable,
+    Range,
+    Run,
+    Series,
+    for_presentation,
+    needs_grey,
+    private_code,
+    processor,
+    rescale,
+    shown_bits,
+    to_logarithm,
+)
 
 CLAHE = private_code("CLAHE", "Contrast limited adaptive histogram equalization")
 SOFT_TISSUE = (40.0, 400.0)
@@ -47,11 +61,9 @@ def enhance(
     """Enhanced local contrast of CT and radiographs, as a derived series in the same IOD."""
     if series.modality not in ("CT", "CR", "DX", "MG"):
         raise NotApplicable("made for CT, CR, DX and MG")
-    for one in series.datasets:
-        if "PixelData" not in one or int(one.get("NumberOfFrames") or 1) != 1 or one.get("SamplesPerPixel") != 1:
-            raise NotApplicable("needs grey single-frame images")
-        if int(one.get("BitsAllocated") or 0) not in (8, 16):
-            raise NotApplicable("needs 8 or 16 bits allocated")
+    needs_grey(series)
+    if any(int(one.get("BitsAllocated") or 0) not in (8, 16) for one in series.datasets):
+        raise NotApplicable("needs 8 or 16 bits allocated")
     if len({one.get("BitsStored") for one in series.datasets}) > 1:
         raise NotApplicable("needs images of one bit depth: these were not acquired as one series")
     clahe = cv2.createCLAHE(clipLimit=clip_limit, tileGridSize=(tiles, tiles))
@@ -112,17 +124,8 @@ def _ct_frames(series: Series, run: Run, clahe: Any, window: tuple[float, float]
 
 
 def _radiographs(series: Series, run: Run, clahe: Any, strength: float, log: str) -> Images:
-    first = series.first
-    linear = first.get("PresentationIntentType") == "FOR PROCESSING" and first.get("PixelIntensityRelationship", "LIN") == "LIN"
-    take_log = log == "on" or (log == "auto" and linear)
-    for_processing = first.get("PresentationIntentType") == "FOR PROCESSING"
-    bits = min(max(int(first.BitsStored), 8), 16)
-    attributes: dict[str, Any] = {}
-    if for_processing:
-        inverse = first.get("PhotometricInterpretation") == "MONOCHROME1"
-        attributes["PresentationLUTShape"] = "INVERSE" if inverse else "IDENTITY"
-    if take_log and "PixelIntensityRelationship" in first:
-        attributes["PixelIntensityRelationship"] = "LOG"
+    take_log = log == "on" or (log == "auto" and to_logarithm(series))
+    bits = shown_bits(series)
     top = 2**bits - 1
 
     def frames() -> Iterator[NDArray[Any]]:
@@ -138,18 +141,12 @@ def _radiographs(series: Series, run: Run, clahe: Any, strength: float, log: str
             yield done.astype(np.uint8 if bits == 8 else np.uint16)
             run.progress((index + 1) / len(series), "enhancing")
 
-    return Images(
-        pixels=frames(),
-        like=series.datasets,
+    return for_presentation(
+        series,
+        frames(),
         description=f"{series.text('SeriesDescription') or series.modality} enhanced",
         derivation=CLAHE,
-        slope=1,
-        intercept=0,
-        rescale_type="US",
-        window=((top + 1) / 2, top + 1),
-        bits_stored=bits,
-        for_presentation=for_processing,
-        attributes=attributes,
+        logarithm=take_log,
     )
 
 

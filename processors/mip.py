@@ -22,11 +22,12 @@ from pacs.processing import (
     Run,
     Series,
     Storage,
-    contributing,
     grid_over,
+    on_grid,
     processor,
+    slab,
+    turned,
 )
-from processors.mpr import slab, turned
 
 KINDS: dict[str, tuple[Code, str, Callable[..., Any]]] = {
     "max": (Code("113078", "DCM", "Maximum intensity projection"), "MIP", np.max),
@@ -70,23 +71,21 @@ def mip(
     derivation, word, reduce = KINDS[kind]
     # Beyond the volume nothing may win: neither its smallest value a minimum, nor its largest a maximum.
     outside = highest if kind == "min" else lowest
-    sources = [contributing(source, target, number, thickness) for number in range(target.shape[0])]
 
     def planes() -> Iterator[NDArray[np.generic]]:
         for number in range(target.shape[0]):
             yield storage.stored(reduce(slab(values, source, target, number, thickness, outside), axis=0))
             run.progress((number + 1) / target.shape[0], "projecting")
 
-    yield Images(
-        pixels=planes(),
-        like=[series.datasets[one[len(one) // 2]] for one in sources],
-        sources=[[series.datasets[index] for index in one] for one in sources],
-        geometry=target,
-        description=f"{word} {plane} {series.text('SeriesDescription')}".strip(),
+    yield on_grid(
+        series,
+        source,
+        target,
+        planes(),
+        storage,
+        description=f"{word} {plane} {series.text('SeriesDescription')}",
         derivation=derivation,
-        slope=storage.slope,
-        intercept=storage.intercept,
-        bits_stored=storage.bits,
         image_type=word,
+        thickness_mm=thickness,
         attributes={"SliceThickness": f"{thickness:.6g}"},
     )

@@ -15,7 +15,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pacs.processing import Code, Images, NotApplicable, Range, Run, Series, noise, processor
+from pacs.processing import (
+    Code,
+    Images,
+    NotApplicable,
+    Range,
+    Run,
+    Series,
+    for_presentation,
+    needs_grey,
+    noise,
+    processor,
+    shown_bits,
+    to_logarithm,
+)
 
 ENHANCEMENT = Code("113086", "DCM", "Edge enhancement")
 
@@ -33,19 +46,9 @@ def multiscale(
     """Radiographs with fine detail raised over large differences of density, for presentation."""
     if series.modality not in ("CR", "DX", "MG"):
         raise NotApplicable("made for CR, DX and MG")
-    for one in series.datasets:
-        if "PixelData" not in one or int(one.get("NumberOfFrames") or 1) != 1 or one.get("SamplesPerPixel") != 1:
-            raise NotApplicable("needs grey single-frame images")
-    first = series.first
-    for_processing = first.get("PresentationIntentType") == "FOR PROCESSING"
-    take_log = for_processing and first.get("PixelIntensityRelationship", "LIN") == "LIN"
-    attributes: dict[str, Any] = {}
-    if for_processing:
-        inverse = first.get("PhotometricInterpretation") == "MONOCHROME1"
-        attributes["PresentationLUTShape"] = "INVERSE" if inverse else "IDENTITY"
-    if take_log:
-        attributes["PixelIntensityRelationship"] = "LOG"
-    bits = min(max(int(first.get("BitsStored") or 16), 8), 16)
+    needs_grey(series)
+    take_log = to_logarithm(series)
+    bits = shown_bits(series)
     top = 2**bits - 1
 
     def frames() -> Iterator[NDArray[Any]]:
@@ -60,18 +63,12 @@ def multiscale(
             yield np.rint(np.clip(changed, 0, top)).astype(np.uint8 if bits == 8 else np.uint16)
             run.progress((index + 1) / len(series), "enhancing")
 
-    yield Images(
-        pixels=frames(),
-        like=series.datasets,
+    yield for_presentation(
+        series,
+        frames(),
         description=f"{series.text('SeriesDescription') or series.modality} multiscale",
         derivation=ENHANCEMENT,
-        slope=1,
-        intercept=0,
-        rescale_type="US",
-        window=((top + 1) / 2, top + 1),
-        bits_stored=bits,
-        for_presentation=for_processing,
-        attributes=attributes,
+        logarithm=take_log,
     )
 
 

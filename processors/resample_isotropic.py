@@ -24,8 +24,8 @@ from pacs.processing import (
     Run,
     Series,
     Storage,
-    contributing,
     grid_over,
+    on_grid,
     processor,
     resampled,
 )
@@ -58,19 +58,17 @@ def resample_isotropic(
     values = series.array()
     run.progress(0.3, "resampling")
     moved = isotropic(values, source, target, "cubic" if interpolation == "cubic" else "linear")
-    near = [contributing(source, target, number) for number in range(target.shape[0])]
     storage = Storage.of(series, float(moved.min()), float(moved.max()))
     run.progress(0.8, "writing")
-    yield Images(
-        pixels=(storage.stored(plane) for plane in moved),
-        like=[series.datasets[_nearest(source, target, number)] for number in range(target.shape[0])],
-        sources=[[series.datasets[index] for index in one] for one in near],
-        geometry=target,
+    yield on_grid(
+        series,
+        source,
+        target,
+        (storage.stored(plane) for plane in moved),
+        storage,
         description=f"{series.text('SeriesDescription') or series.modality} isotropic",
-        slope=storage.slope,
-        intercept=storage.intercept,
-        bits_stored=storage.bits,
         image_type="RESAMPLED",
+        like=[series.datasets[_nearest(source, target, number)] for number in range(target.shape[0])],
     )
 
 

@@ -14,8 +14,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from pacs.processing import Choice, Code, NotApplicable, Overlay, Range, Run, Series, grid_over, processor, resampled
-from processors.mpr import turned
+from pacs.processing import Choice, Code, NotApplicable, Overlay, Range, Run, Series, grid_over, processor, resampled, turned
 
 RENDERING = Code("113074", "DCM", "Volume rendering")
 Point = tuple[float, float, tuple[int, int, int]]

@@ -26,10 +26,13 @@ from pacs.processing.outputs import (
     Value,
     private_code,
 )
+from pacs.processing.planes import PLANES, on_grid, slab, turned
+from pacs.processing.radiographs import for_presentation, needs_grey, shown_bits, to_logarithm
 from pacs.processing.series import Geometry, Series, Study, rescale
 from pacs.processing.volumes import Storage, contributing, grid_over, noise, resampled
 
 __all__ = [
+    "PLANES",
     "Blending",
     "Choice",
     "Code",
@@ -61,10 +64,17 @@ __all__ = [
     "Value",
     "codes",
     "contributing",
+    "for_presentation",
     "grid_over",
+    "needs_grey",
     "noise",
+    "on_grid",
     "private_code",
     "processor",
     "resampled",
     "rescale",
+    "shown_bits",
+    "slab",
+    "to_logarithm",
+    "turned",
 ]

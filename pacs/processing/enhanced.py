@@ -10,6 +10,7 @@ from typing import Any
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRLittleEndian
 
 CLASSIC = {
@@ -126,7 +127,7 @@ def _put(frame: Frame, keyword: str, value: Any) -> None:
 
 def _translate(frame: Frame, whole: Dataset) -> None:
     if frame.SOPClassUID == CLASSIC["1.2.840.10008.5.1.4.1.1.4.1"]:
-        _as_mr(frame)
+        _as_mr(frame, whole)
     elif frame.SOPClassUID == CLASSIC["1.2.840.10008.5.1.4.1.1.130"]:
         _as_pet(frame, len(whole.PerFrameFunctionalGroupsSequence))
     kinds = [str(one) for one in (frame.get("ImageType") or whole.get("ImageType") or [])]
@@ -145,7 +146,7 @@ def _translate(frame: Frame, whole: Dataset) -> None:
         del frame.FrameLaterality
 
 
-def _as_mr(frame: Frame) -> None:
+def _as_mr(frame: Frame, whole: Dataset) -> None:
     """Scanning Sequence and Sequence Variant (C.8.3.1) from what Enhanced MR says instead (C.8.13.3, C.8.13.5)."""
     if "ScanningSequence" not in frame:
         echo = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}.get(str(frame.get("EchoPulseSequence")), ["RM"])
@@ -159,7 +160,11 @@ def _as_mr(frame: Frame) -> None:
     if "ScanOptions" not in frame:
         _put(frame, "ScanOptions", None)
     if "MRAcquisitionType" not in frame:
-        _put(frame, "MRAcquisitionType", {"3D": "3D", "VOLUME": "3D"}.get(str(frame.get("VolumetricProperties")), "2D"))
+        described = str(frame.get("VolumetricProperties") or whole.get("VolumetricProperties"))
+        _put(frame, "MRAcquisitionType", "3D" if described == "VOLUME" else "2D")
+    if "IR" in frame.ScanningSequence and "InversionTime" not in frame:
+        times = frame.get("InversionTimes") or [None]  # several are possible there, one here
+        _put(frame, "InversionTime", times[0] if isinstance(times, list | MultiValue) else times)
 
 
 def _as_pet(frame: Frame, count: int) -> None:

@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pacs.archive import Archive
 from pacs.ingest import ingest
 from pacs.model.job import JobState
-from pacs.processing import NotApplicable, Series
+from pacs.processing import Images, NotApplicable, Series
 from pacs.processing.derive import Provenance, derive, encode
 from pacs.processing.registry import discover, survey
 from pacs.processing.runner import run_job
@@ -194,6 +194,59 @@ def test_every_kind_can_be_made_of_an_enhanced_ct(upside_down: bool, plugins: Pa
     numbers = next(one for one in found.values() if "FloatPixelData" in one)
     for z in range(4):
         assert np.allclose(at(numbers, (-60, -60, 5 * z)), PLANES[z] / 3, atol=1e-3)
+
+
+def as_mr(one: Dataset) -> Dataset:
+    """The same frames as an Enhanced MR: two echo times' worth of macros, an inversion-prepared gradient echo."""
+    one.SOPClassUID, one.Modality = "1.2.840.10008.5.1.4.1.1.4.1", "MR"
+    shared = one.SharedFunctionalGroupsSequence[0]
+    del shared.CTXRayDetailsSequence, shared.CTImageFrameTypeSequence
+    shared.MRImageFrameTypeSequence = [made(FrameType=["ORIGINAL", "PRIMARY", "T1", "NONE"])]
+    shared.MREchoSequence = [made(EffectiveEchoTime=3.5)]
+    shared.MRTimingAndRelatedParametersSequence = [made(RepetitionTime="2000", FlipAngle="9", EchoTrainLength=1)]
+    one.EchoPulseSequence, one.Spoiling = "GRADIENT", "RF"
+    shared.MRModifierSequence = [made(InversionRecovery="YES", InversionTimes=900.0)]
+    one.VolumetricProperties = "VOLUME"
+    return one
+
+
+def as_pet(one: Dataset) -> Dataset:
+    """The same frames as an Enhanced PET in Bq/ml."""
+    one.SOPClassUID, one.Modality = "1.2.840.10008.5.1.4.1.1.130", "PT"
+    shared = one.SharedFunctionalGroupsSequence[0]
+    del shared.CTXRayDetailsSequence, shared.CTImageFrameTypeSequence
+    shared.PixelValueTransformationSequence = [made(RescaleSlope=2, RescaleIntercept=0, RescaleType="US")]
+    unit = made(CodeValue="Bq/ml", CodingSchemeDesignator="UCUM", CodeMeaning="Becquerels per milliliter")
+    shared.RealWorldValueMappingSequence = [made(MeasurementUnitsCodeSequence=[unit])]
+    one.DecayCorrected, one.AttenuationCorrected, one.ScatterCorrected = "YES", "YES", "NO"
+    return one
+
+
+def test_an_enhanced_mr_is_read_as_mr_images(plugins: Path, tmp_path: Path) -> None:
+    """Echo time, sequence and variant stand where processors of MR images look; results are valid MR images."""
+    whole = read(as_mr(enhanced_ct(PLANES)))
+    series = Series([whole])
+
+    first = series.first
+    assert (series.number("EchoTime"), series.number("RepetitionTime"), series.number("FlipAngle")) == (3.5, 2000, 9)
+    assert (list(first.ScanningSequence), first.SequenceVariant, first.MRAcquisitionType) == (["GR", "IR"], "SP", "3D")
+    assert series.number("InversionTime") == 900
+    images = Images([PLANES[number].astype(np.int16) for number in range(4)], like=series.datasets, description="same")
+    results = [one.dataset for one in derive([images], Provenance("a" * 64, "x", "1"))]
+    assert {str(one.SOPClassUID) for one in results} == {"1.2.840.10008.5.1.4.1.1.4"}
+    assert [judges.errors(path) for path in judges.written(tmp_path / "out", results)] == [[]] * 4
+
+
+def test_an_enhanced_pet_is_read_as_pet_images() -> None:
+    """Units, corrections and rescale are those of PET images."""
+    series = Series([read(as_pet(enhanced_ct(PLANES)))])
+
+    assert (series.first.Units, series.first.DecayCorrection, list(series.first.CorrectedImage)) == (
+        "BQML",
+        "START",
+        ["DECY", "ATTN"],
+    )
+    assert np.array_equal(series.array(), PLANES.astype(np.float32) * 2)
 
 
 def test_an_enhanced_ct_goes_through_the_archive(archive: Archive) -> None:

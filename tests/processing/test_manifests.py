@@ -4,17 +4,21 @@ import hashlib
 import sys
 from pathlib import Path
 
+import making
 import networks
 import numpy as np
 import psutil
 import pytest
 from pydicom.dataset import Dataset
 
+from pacs.ingest import ingest
 from pacs.model.errors import ConfigurationError
 from pacs.phantoms import stack
 from pacs.processing import scratch, trial
 from pacs.processing.manifests import load
-from pacs.processing.registry import survey
+from pacs.processing.registry import discover, survey
+from pacs.processing.runner import run_job
+from pacs.processing.schedule import ask
 from pacs.processing.trial import Trial
 
 SEGMENTS = 'segments = [{ label = 1, name = "Bone", code = ["272673000", "SCT", "Bone"] }]'
@@ -116,6 +120,26 @@ def test_a_program_is_a_processor(tmp_path: Path) -> None:
     middle = next(one for one in ended.results if one.Modality == "CT" and one.InstanceNumber == 4)
     assert middle.pixel_array[15, 15] * float(middle.get("RescaleSlope", 1)) == pytest.approx(1800, rel=1e-3)
     assert "This" in str(ended.results[-1])
+
+
+def test_a_program_runs_as_a_job(tmp_path: Path) -> None:
+    """From the archive and back into it: its results are in the study when the job has ended."""
+    folder = tmp_path / "home" / "processors"
+    folder.mkdir(parents=True)
+    written(folder, COMMAND)
+    with making.archive(tmp_path / "home") as archive:
+        for one in block():
+            ingest(archive, making.received(one))
+        (study,) = archive.index.studies()
+        (series,) = archive.index.series_of(study.study_instance_uid)
+        specs = discover(folder)
+        job_id = ask(archive.index, specs["program"], {}, study.study_instance_uid, [series.series_instance_uid])
+        assert job_id is not None
+        run_job(archive, specs, job_id, worker="test")
+
+        job = archive.index.jobs.get(job_id)
+        assert (job.state, job.reason) == ("succeeded", "")
+        assert len(archive.index.locate(study_instance_uids=[study.study_instance_uid])) == 8 + 1 + 8 + 1 + 2
 
 
 def test_labels_of_another_grid_are_brought_back(tmp_path: Path) -> None:

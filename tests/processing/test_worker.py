@@ -13,6 +13,7 @@ import making
 import psutil
 import pytest
 
+from pacs import worker as worker_module
 from pacs.archive import Archive
 from pacs.ingest import ingest
 from pacs.model.errors import ConfigurationError, Unavailable
@@ -183,3 +184,12 @@ def test_pool_children_read_the_same_settings(tmp_path: Path) -> None:
     settings = making.settings(tmp_path, processing__lease_s=3.5, processing__enabled=False, broker__url="redis://x:1/0")
 
     assert load(environment=as_environment(settings), home=tmp_path) == settings
+
+
+def test_a_worker_takes_the_queues_of_its_setting() -> None:
+    """A machine with a GPU may take its jobs alone; a queue that is none is refused."""
+    assert worker_module._queues("gpu") == ["gpu"]
+    assert worker_module._queues("cpu, heavy") == ["cpu", "heavy"]
+    for wrong in ("", "fast"):
+        with pytest.raises(ConfigurationError, match=r"processing\.queues"):
+            worker_module._queues(wrong)
