@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ from pacs.model.instance import Origin, Received
 if TYPE_CHECKING:
     from pacs import reidentify
     from pacs.archive import Archive
+    from pacs.model.instance import Buffer
     from pacs.store.scratch import OpenFile
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -89,14 +90,12 @@ def get(
                 key = stored.key
                 path = folder / key.study_instance_uid / key.series_instance_uid / f"{key.sop_instance_uid}.dcm"
                 try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
                     try:
-                        buffers = retrieve.part10_file(archive, stored, accepted, sealing)
+                        _write(path, retrieve.part10_file(archive, stored, accepted, sealing))
                     except ArchiveError:
                         # What has no uncompressed form here (video) leaves as it is stored.
-                        buffers = retrieve.part10_file(archive, stored, None, sealing)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with path.open("wb") as sink:
-                        sink.writelines(buffers)
+                        _write(path, retrieve.part10_file(archive, stored, None, sealing))
                 except ArchiveError as error:
                     failed += 1
                     err.print(f"{key.sop_instance_uid}: {error}", highlight=False)
@@ -108,6 +107,17 @@ def get(
         out.print(f"{len(found) - failed} files in {folder}")
     if failed:
         raise fail(f"{failed} of {len(found)} instances could not be read; `pacs doctor` may tell why")
+
+
+def _write(path: Path, buffers: Iterable["Buffer"]) -> None:
+    """Write a file; there is none where its content cannot be made to the end."""
+    temporary = path.with_suffix(".part")
+    try:
+        with temporary.open("wb") as sink:
+            sink.writelines(buffers)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sealing(archive: "Archive") -> "reidentify.SealedIdentity":

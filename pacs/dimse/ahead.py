@@ -1,8 +1,8 @@
 """Data sets for sub-operations, made ready while the ones before them are on their way.
 
 Opening and, where the receiver wants another transfer syntax, decoding take as long as sending; so the next few instances are
-prepared on other cores. How far ahead is bounded in instances and in bytes. Nothing is prepared twice unless the receiver
-changed its mind about transfer syntaxes in between.
+prepared on other cores. How far ahead is bounded in instances and in bytes, for one receiver and, with what arrives, for all of
+them. Nothing is prepared twice unless the receiver changed its mind about transfer syntaxes in between.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,16 +37,18 @@ class Ahead:
         self._archive = archive
         self._order = list(order)
         self._originals = originals
+        self._room = archive.intake
         # What restores identities serves one thread; then nothing is prepared ahead.
         self._look_ahead = LOOK_AHEAD if originals is None else 0
         self._pool = ThreadPoolExecutor(2 if originals is None else 1, thread_name_prefix="ahead")
-        self._coming: dict[InstanceKey, tuple[tuple[str, ...], Future[Prepared]]] = {}
+        self._coming: dict[InstanceKey, tuple[tuple[str, ...], Future[Prepared], int]] = {}
         self._next = 0
 
     def take(self, stored: Stored, ways: Ways, meanwhile: Callable[[], None]) -> Prepared:
         """Return an instance ready to be sent; `meanwhile` is called now and then while it is not. Raises `ArchiveError`."""
         accepted = ways(stored.sop_class_uid)
-        before, future = self._coming.pop(stored.key, ((), None))
+        before, future, size_bytes = self._coming.pop(stored.key, ((), None, 0))
+        self._room.give(size_bytes)
         if future is None or before != accepted:
             future = self._pool.submit(self._prepare, stored, accepted)
         while not wait([future], timeout=0.5).done:
@@ -56,6 +58,8 @@ class Ahead:
 
     def close(self) -> None:
         """Forget what was prepared in vain."""
+        for *_, size_bytes in self._coming.values():
+            self._room.give(size_bytes)
         self._coming.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -70,7 +74,10 @@ class Ahead:
                 return
             accepted = ways(one.sop_class_uid)
             if one.key not in self._coming and accepted:
-                self._coming[one.key] = (accepted, self._pool.submit(self._prepare, one, accepted))
+                if not self._room.take(one.location.size_bytes):
+                    return
+                future = self._pool.submit(self._prepare, one, accepted)
+                self._coming[one.key] = (accepted, future, one.location.size_bytes)
 
     def _prepare(self, stored: Stored, accepted: tuple[str, ...]) -> Prepared:
         parts = way_out.data_set(self._archive, stored, accepted, self._originals)

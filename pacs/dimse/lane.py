@@ -162,24 +162,39 @@ class LaneDimse(DIMSEServiceProvider):
             if message is not None:
                 self.give_back(message.content)
 
-    def send(self, context_id: int, command: bytes, data_set: Iterable[Buffer] = ()) -> None:
-        """Send a message; on return the operating system has it. Raises `AssociationLost`."""
+    def send(self, context_id: int, command: bytes, data_set: Iterable[Buffer] = ()) -> int:
+        """Send a message; on return the operating system has it. Returns about how many bytes it had.
+
+        Raises `AssociationLost`, also, after an abort, where a data set that is made meanwhile cannot be made to its end.
+        """
         if self.answered is not None:
             self.answered(command)
         peer = self.assoc.requestor if self.assoc.is_acceptor else self.assoc.acceptor
         # Maximum length 0 means no limit (PS3.8 D.1). A fragment's length is even (PS3.8 E.2), its headers take 6 bytes.
         room = max(2, ((peer.maximum_length or 131072) - 6) & ~1)
         pending: list[Buffer] = []
-        size = 0
+        size = written = 0
         for part in _pdus(context_id, 1, [command], room):
             pending.extend(part)
-        for part in _all_pdus(context_id, data_set, room):
-            pending.extend(part)
-            size += room
-            if size > 1 << 20:
-                self._write(pending)
-                pending, size = [], 0
+        try:
+            for part in _all_pdus(context_id, data_set, room):
+                pending.extend(part)
+                size += room
+                if size > 1 << 20:
+                    self._write(pending)
+                    written += size
+                    pending, size = [], 0
+        except AssociationLost:
+            raise
+        except Exception as error:
+            if not written:
+                raise
+            # Half a message cannot be taken back, and nothing else may follow it.
+            log.exception("sending_failed", error)
+            self.assoc.abort()
+            raise AssociationLost("a data set could not be made to its end") from error
         self._write(pending)
+        return written + size
 
     def _write(self, buffers: list[Buffer]) -> None:
         if self.dul.state_machine.current_state not in ("Sta6", "Sta8"):

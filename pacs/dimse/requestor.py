@@ -24,6 +24,8 @@ from pacs.model.instance import Buffer
 from pacs.store.scratch import Intake, Scratch
 
 _LARGE_BYTES = 32 << 20
+_SLOWEST_BYTES_S = 2 << 20
+"""A peer that takes in less than this in a second is taken for dead."""
 CONTEXT_LIMIT = 128
 """Presentation context IDs are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
 Proposal = tuple[str, tuple[str, ...]]
@@ -120,16 +122,25 @@ def store(
     }
     if originator is not None:
         asked[messages.MOVE_ORIGINATOR], asked[messages.MOVE_ORIGINATOR_MESSAGE_ID] = originator
-    association.dimse.send(context_id, messages.encode(Command.C_STORE_RQ, asked, data_set=True), data_set)
-    return response(association, Command.C_STORE_RSP, message_id, meanwhile).status
+    size = association.dimse.send(context_id, messages.encode(Command.C_STORE_RQ, asked, data_set=True), data_set)
+    return response(association, Command.C_STORE_RSP, message_id, meanwhile, patience_s=size / _SLOWEST_BYTES_S).status
 
 
 def response(
-    association: LaneAssociation, command: Command, message_id: int, meanwhile: Callable[[], None] | None = None
+    association: LaneAssociation,
+    command: Command,
+    message_id: int,
+    meanwhile: Callable[[], None] | None = None,
+    *,
+    patience_s: float = 0.0,
 ) -> Message:
-    """Wait for the response to `message_id`; anything else that comes meanwhile is not for us."""
+    """Wait for the response to `message_id`; anything else that comes meanwhile is not for us.
+
+    `patience_s` is added to the timeout: a peer needs its time for a large object.
+    """
+    timeout_s = None if association.dimse_timeout is None else association.dimse_timeout + patience_s
     while True:
-        message = association.dimse.receive(association.dimse_timeout, meanwhile)
+        message = association.dimse.receive(timeout_s, meanwhile)
         if message.command_field == command and message.number(messages.MESSAGE_ID_RESPONDED_TO) == message_id:
             return message
         association.dimse.give_back(message.content)

@@ -234,14 +234,18 @@ def _sealed_lazily(
     """Seal a large instance while its record is written: frame after frame is read, sealed and forgotten."""
     parts, first = _parts(items)
     count = len(frames)
+    # Native frames that shrink (segmentations) are coded twice: to know their lengths, and when they are written.
+    pays = encoded.transfer_syntax_uid == _NATIVE and not encoded.packed and _pays(frames[count // 2])
     for index in range(count):
-        size = frames.size_of(index)
+        coding, size = layout.AS_IS, frames.size_of(index)
+        if pays:
+            _, coding, coded = _coded(layout.FRAME, frames[index], True)
+            size = len(coded)
         ends = [*range(layout.PART_BYTES, size, layout.PART_BYTES), size]
         # The pieces of packed Pixel Data are parts of one item.
         whole = not encoded.packed or index == count - 1
         parts += [
-            (layout.FRAME, layout.AS_IS, whole and end == size, end - begin)
-            for begin, end in zip([0, *ends], ends, strict=False)
+            (layout.FRAME, coding, whole and end == size, end - begin) for begin, end in zip([0, *ends], ends, strict=False)
         ]
     head = _head_of(encoded, object_id, study_key_id, parts)
     parsed = layout.parse_head(head)
@@ -250,7 +254,8 @@ def _sealed_lazily(
     def plain() -> Iterator[memoryview]:
         yield from first
         for frame in frames:
-            view = memoryview(frame).cast("B")
+            content = _coded(layout.FRAME, frame, True)[2] if pays else frame
+            view = memoryview(content).cast("B")
             yield from (view[at : at + layout.PART_BYTES] for at in range(0, max(1, len(view)), layout.PART_BYTES))
 
     return Sealed(object_id, study_key_id, encoded.key, _Sealing(head, parsed, cipher, plain), parsed.length)

@@ -41,6 +41,37 @@ class ObjectStoreContract:
         assert [store.get(location) for location in locations] == [b"".join(one.record) for one in group]
         assert [location.size_bytes for location in locations] == [one.size_bytes for one in group]
 
+    def test_a_record_alone_comes_back(self, store: ObjectStore, sealer: Sealer) -> None:
+        """A record that is made while it is written comes back like any other, between those of groups."""
+        first, sealed, last = (_sealed(sealer, size) for size in (1000, 200_000, 500))
+        content = b"".join(sealed.record)
+        (before,) = store.put([first])
+
+        location = store.put_alone(replace(sealed, record=(content[at : at + 4096] for at in range(0, len(content), 4096))))
+
+        (after,) = store.put([last])
+        assert store.get(location) == content and store.get(location, (100, 50)) == content[100:150]
+        assert [store.get(one) for one in (before, after)] == [b"".join(first.record), b"".join(last.record)]
+        store.delete(location)
+        with pytest.raises(NotFound):
+            store.get(location)
+
+    def test_a_record_that_cannot_be_made_leaves_nothing(self, store: ObjectStore, sealer: Sealer) -> None:
+        """Where making it fails half-way there is no container more than before, and the next one finds its place."""
+        sealed = _sealed(sealer, 200_000)
+        content = b"".join(sealed.record)
+
+        def broken() -> Iterator[bytes]:
+            yield content[:100_000]
+            raise IntegrityError("half-way")
+
+        before = store.containers()
+        with pytest.raises(IntegrityError):
+            store.put_alone(replace(sealed, record=broken()))
+
+        assert store.containers() == before
+        assert store.get(store.put_alone(sealed)) == content
+
     def test_a_span_is_read_alone(self, store: ObjectStore, sealer: Sealer) -> None:
         """A span returns exactly those bytes of the record."""
         sealed = _sealed(sealer)

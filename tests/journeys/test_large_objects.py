@@ -18,7 +18,7 @@ import pydicom
 import pytest
 import serving
 from dcmtk import run as dcmtk
-from dimse.door import opened
+from dimse.door import opened, until
 from large_objects import EXPLICIT
 from pydicom.uid import EnhancedCTImageStorage
 from whole import free_port
@@ -28,7 +28,8 @@ from pacs.archive import Archive
 from pacs.cli.studies import take
 from pacs.codec.large import Stream
 from pacs.dimse import requestor, scu
-from pacs.model.errors import Quarantined
+from pacs.dimse.lane import AssociationLost
+from pacs.model.errors import IntegrityError, Quarantined
 from pacs.model.instance import Origin, Received, Stored
 from pacs.sweep import recover
 from pacs.upkeep.verify import verify
@@ -348,6 +349,23 @@ def test_a_full_disk_is_answered_and_leaves_nothing(tmp_path: Path, listening: t
     assert leaks(home) == []
 
 
+def test_a_data_set_that_breaks_off_ends_the_association(tmp_path: Path) -> None:
+    """What cannot be made to its end is never followed by another message, and the receiver keeps nothing of it."""
+
+    def broken() -> Iterator[bytes]:
+        for number, piece in enumerate(large_objects.native(12)):
+            yield piece
+            if number == 9:
+                raise IntegrityError("frame 9 is damaged")
+
+    with making.archive(tmp_path / "home", store__large_mb=1, dicom__port=0) as archive, opened(archive) as door:
+        with pytest.raises(AssociationLost):
+            _send(door.port, broken())
+        assert until(lambda: not door.server.active_associations)
+        assert archive.intake._used == 0 and archive.index.summary()["instances"] == 0
+        assert _send(door.port, large_objects.native(FRAMES)) == 0
+
+
 def test_a_torn_large_record_is_swept(tmp_path: Path) -> None:
     """A record that was being written when its process died is gone with the next start; one that is being written stays."""
     home = tmp_path / "home"
@@ -368,6 +386,24 @@ def test_a_torn_large_record_is_swept(tmp_path: Path) -> None:
 def _small(folder: Path) -> Path:
     (path,) = making.write_files(folder / "small", [making.dataset()])
     return path
+
+
+def test_a_large_segmentation_shrinks(tmp_path: Path) -> None:
+    """Native frames that HTJ2K does not take are coded where that pays, each for itself, and come back the same."""
+    from pacs.ingest import ingest
+
+    frames, step = 64, 512 * 512 // 8
+    head = large_objects.header(frames, instance=5, BitsAllocated=1, BitsStored=1, HighBit=0, PixelRepresentation=0)
+    with making.archive(tmp_path / "home", store__large_mb=1) as archive:
+        file = archive.intake.scratch.new()
+        file.append(head + struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, frames * step))
+        file.extend(bytes([number]) * step for number in range(frames))
+
+        one = ingest(archive, Received(file, EXPLICIT, Origin.STOW, "x", association="a"))
+
+        assert one.location.size_bytes < frames * step // 20
+        assert [retrieve.frame(archive, one, number).data for number in (1, 64)] == [bytes(step), bytes([63]) * step]
+        assert list(verify(archive, deep=True)) == []
 
 
 def test_a_deflated_giant_is_taken_in_pieces(tmp_path: Path) -> None:
