@@ -151,5 +151,5 @@ def _events(one: Subscription, state: str, progress: float, reason: str) -> Iter
 def _state(state: str, reason: str) -> Event:
     given = {"InputReadinessState": "READY", "ProcedureStepState": state}
     if state == CANCELED:
-        given["ReasonForCancellation"] = reason[:1024]
+        given["ReasonForCancellation"] = reason
     return STATE_REPORT, make(given)

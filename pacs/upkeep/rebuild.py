@@ -1,6 +1,7 @@
 """Write the index anew from what the records say of themselves: sources, versions, held and derived instances.
 
-Not in the records, and so not restored: jobs and their lineage, events, peers, tokens, and which AE title an instance came by.
+Not in the records, and so not restored: jobs and their lineage, events, peers, tokens, the worklist and performed steps, and
+which AE title an instance came by.
 Everything counts as processed; ask for a processor again where its results are missing.
 """
 

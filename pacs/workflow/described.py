@@ -43,7 +43,7 @@ def described(job: Job, uid: str, study: Mapping[str, str], ae_title: str) -> At
             "ScheduledProcedureStepModificationDateTime": _moment(changed),
             "ScheduledProcedureStepStartDateTime": _moment(job.created_at),
             "ProcedureStepLabel": job.processor,
-            "WorklistLabel": job.rule or job.queue,
+            "WorklistLabel": plain(job.rule or job.queue, 64),
             "ScheduledStationNameCodeSequence": None,
             "ScheduledWorkitemCodeSequence": [_code(job.processor, f"{job.processor} {job.version}")],
             "ScheduledProcessingParametersSequence": [_parameter(name, value) for name, value in job.parameters.items()],
@@ -58,12 +58,15 @@ def described(job: Job, uid: str, study: Mapping[str, str], ae_title: str) -> At
         return made
     progress: dict[str, Any] = {
         "ProcedureStepProgress": round(job.progress * 100, 1),
-        "ProcedureStepProgressDescription": job.note,
+        "ProcedureStepProgressDescription": plain(job.note, 1024),
     }
     if state == CANCELED:
-        progress |= {"ProcedureStepCancellationDateTime": _moment(job.finished_at), "ReasonForCancellation": job.reason[:10240]}
+        progress |= {
+            "ProcedureStepCancellationDateTime": _moment(job.finished_at),
+            "ReasonForCancellation": plain(job.reason, 1024),
+        }
     elif job.reason:
-        progress["ProcedureStepProgressDescription"] = job.reason[:1024]
+        progress["ProcedureStepProgressDescription"] = plain(job.reason, 1024)
     performed = {
         "PerformedStationNameCodeSequence": [_code(ae_title, "this archive")],
         "PerformedWorkitemCodeSequence": [_code(job.processor, f"{job.processor} {job.version}")],
@@ -88,8 +91,14 @@ def own_uid(job_id: str) -> str:
 
 
 def own_job_id(uid: str) -> str:
+    """Return the id of the job that has this UID, "" where it cannot be one."""
     number = uid.removeprefix("2.25.")
-    return str(uuid.UUID(int=int(number))) if number.isdigit() and int(number) < 1 << 128 else ""
+    return str(uuid.UUID(int=int(number))) if number.isdecimal() and len(number) < 40 and int(number) < 1 << 128 else ""
+
+
+def plain(said: str, most: int) -> str:
+    """Return text of ours as any VR takes it."""
+    return "".join(one if one.isprintable() and one != "\\" else " " for one in said)[:most].strip()
 
 
 def _moment(seconds: float | None) -> str:
@@ -102,12 +111,12 @@ def _code(value: str, meaning: str) -> dict[str, str]:
     return {
         "CodeValue" if len(value) <= 16 else "LongCodeValue": value,
         "CodingSchemeDesignator": SCHEME,
-        "CodeMeaning": meaning[:64],
+        "CodeMeaning": plain(meaning, 64),
     }
 
 
 def _parameter(name: str, value: Any) -> dict[str, Any]:
-    return {"ValueType": "TEXT", "ConceptNameCodeSequence": [_code(name, name)], "TextValue": str(value)}
+    return {"ValueType": "TEXT", "ConceptNameCodeSequence": [_code(name, name)], "TextValue": plain(str(value), 10240)}
 
 
 def parameters(given: Attributes) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def matches(keys: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
         there = found.get(name, {})
         if element["vr"] == "SQ":
             wanted = (element.get("Value") or [{}])[0]
-            candidates = there.get("Value") or [{}]
+            candidates = _items(there) or [{}]
             if not any(matches(wanted, one) for one in candidates):
                 return False
         elif not _matches(int(name, 16), element, there):
@@ -72,7 +72,7 @@ def answer(keys: Mapping[str, Any], found: Mapping[str, Any]) -> Attributes:
             made[name] = {"vr": element["vr"]}
         elif element["vr"] == "SQ" and (element.get("Value") or [{}])[0]:
             wanted = element["Value"][0]
-            chosen = [answer(wanted, one) for one in there.get("Value", ()) if matches(wanted, one)]
+            chosen = [answer(wanted, one) for one in _items(there) if matches(wanted, one)]
             made[name] = {"vr": "SQ", "Value": chosen} if chosen else {"vr": "SQ"}
         else:
             made[name] = there
@@ -103,6 +103,11 @@ def _said(element: Mapping[str, Any]) -> list[str]:
     """Return the values of a key, without those that match everything (PS3.4 C.2.2.2.3)."""
     found = [as_text(one).strip() for one in element.get("Value", ())]
     return [one for one in found if one.strip("*")]
+
+
+def _items(there: Mapping[str, Any]) -> list[Attributes]:
+    """Return the items of a sequence; none of an attribute that is none, whatever the key says it is."""
+    return list(there.get("Value", ())) if there.get("vr") == "SQ" else []
 
 
 def _matches(tag: int, element: Mapping[str, Any], there: Mapping[str, Any]) -> bool:

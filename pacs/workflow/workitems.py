@@ -34,7 +34,7 @@ from pacs.processing.planning import new_job, study_inputs
 from pacs.processing.registry import discover
 from pacs.workflow import matching
 from pacs.workflow.attributes import Attributes, items, key, text
-from pacs.workflow.described import described, own_job_id, own_uid, parameters, state_of
+from pacs.workflow.described import described, own_job_id, own_uid, parameters, plain, state_of
 
 EVERY_WORKITEM = "1.2.840.10008.5.1.4.34.5"
 """UPS Global Subscription SOP Instance (PS3.4 CC.2.3.2)."""
@@ -122,7 +122,7 @@ class Workitems:
     def state(self, job_id: str) -> tuple[str, float, str]:
         """Return Procedure Step State, progress (0.0 to 1.0) and reason of a job."""
         job = self._jobs.get(job_id)
-        return state_of(job), job.progress, job.reason
+        return state_of(job), job.progress, plain(job.reason, 1024)
 
     # --- to be asked for -----------------------------------------------------------------------------------------------
 
