@@ -1,19 +1,19 @@
 """A job as the data set of a Unified Procedure Step (PS3.4 Table CC.2.5-3), and what a data set says of a job; pure."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from pacs.dicom import dicomjson
 from pacs.model.job import Job, JobState
 from pacs.model.workitem import CANCELED, COMPLETED, IN_PROGRESS, SCHEDULED
-from pacs.workflow.attributes import Attributes, items, make, text, with_values
+from pacs.workflow.attributes import Attributes, items, key, make, text
 
 UPS_PUSH = "1.2.840.10008.5.1.4.34.6.1"
 """The SOP Class of every workitem, whichever service speaks of it (PS3.4 CC.3)."""
 SCHEME = "99MINIPACS"
-_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "AccessionNumber")
+PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "AccessionNumber")
 
 
 def state_of(job: Job) -> str:
@@ -27,47 +27,56 @@ def state_of(job: Job) -> str:
     return COMPLETED if job.state in (JobState.SUCCEEDED, JobState.SKIPPED, JobState.RECALLED) else CANCELED
 
 
-def described(job: Job, uid: str, study: Mapping[str, str], ae_title: str) -> Attributes:
-    """Return a job as a workitem (PS3.4 Table CC.2.5-3)."""
+def described(job: Job, uid: str, study: Mapping[str, str], ae_title: str, only: Container[str] | None = None) -> Attributes:
+    """Return a job as a workitem (PS3.4 Table CC.2.5-3); `only` some of its attributes, as eight hexadecimal digits.
+
+    `study` are the attributes of the job's study, as the index has them.
+    """
     state = state_of(job)
     changed = max(one for one in (job.created_at, job.started_at, job.finished_at) if one is not None)
-    inputs = [_instances(job.study_instance_uid, one, ae_title) for one in job.series_instance_uids]
-    priority = "HIGH" if job.priority < 4 else "MEDIUM" if job.priority < 7 else "LOW"
-    made = make(
-        {
-            "SOPClassUID": UPS_PUSH,
-            "SOPInstanceUID": uid,
-            "StudyInstanceUID": job.study_instance_uid,
-            "ReferencedRequestSequence": None,
-            "ScheduledProcedureStepPriority": priority,
-            "ScheduledProcedureStepModificationDateTime": _moment(changed),
-            "ScheduledProcedureStepStartDateTime": _moment(job.created_at),
-            "ProcedureStepLabel": job.processor,
-            "WorklistLabel": plain(job.rule or job.queue, 64),
-            "ScheduledStationNameCodeSequence": None,
-            "ScheduledWorkitemCodeSequence": [_code(job.processor, f"{job.processor} {job.version}")],
-            "ScheduledProcessingParametersSequence": [_parameter(name, value) for name, value in job.parameters.items()],
-            "InputReadinessState": "READY",
-            "InputInformationSequence": inputs,
-            "ProcedureStepState": state,
+    given: dict[str, Any] = {
+        "SOPClassUID": UPS_PUSH,
+        "SOPInstanceUID": uid,
+        "StudyInstanceUID": job.study_instance_uid,
+        "ReferencedRequestSequence": None,
+        "ScheduledProcedureStepPriority": "HIGH" if job.priority < 4 else "MEDIUM" if job.priority < 7 else "LOW",
+        "ScheduledProcedureStepModificationDateTime": _moment(changed),
+        "ScheduledProcedureStepStartDateTime": _moment(job.created_at),
+        "ProcedureStepLabel": job.processor,
+        "WorklistLabel": plain(job.rule or job.queue, 64),
+        "ScheduledStationNameCodeSequence": None,
+        "ScheduledWorkitemCodeSequence": [_code(job.processor, f"{job.processor} {job.version}")],
+        "ScheduledProcessingParametersSequence": [_parameter(name, value) for name, value in job.parameters.items()],
+        "InputReadinessState": "READY",
+        "InputInformationSequence": [_instances(job.study_instance_uid, one, ae_title) for one in job.series_instance_uids],
+        "ProcedureStepState": state,
+    }
+    if state != SCHEDULED:
+        given |= {
+            "ProcedureStepProgressInformationSequence": [_progress(job, state)],
+            "UnifiedProcedureStepPerformedProcedureSequence": [_performed(job, ae_title)] if job.started_at else None,
         }
-    )
-    # As the archive holds them, valid or not.
-    made |= dicomjson.attributes_to_json({keyword: study.get(keyword, "") for keyword in _PATIENT})
-    if state == SCHEDULED:
-        return made
-    progress: dict[str, Any] = {
+    made = make({keyword: value for keyword, value in given.items() if only is None or key(keyword) in only})
+    # Patients as the archive holds them, valid or not.
+    made |= dicomjson.attributes_to_json({keyword: study.get(keyword, "") for keyword in PATIENT})
+    return dict(sorted(made.items()))
+
+
+def _progress(job: Job, state: str) -> dict[str, Any]:
+    told: dict[str, Any] = {
         "ProcedureStepProgress": round(job.progress * 100, 1),
-        "ProcedureStepProgressDescription": plain(job.note, 1024),
+        "ProcedureStepProgressDescription": plain(job.note if state == IN_PROGRESS else job.reason, 1024),
     }
     if state == CANCELED:
-        progress |= {
+        told |= {
             "ProcedureStepCancellationDateTime": _moment(job.finished_at),
             "ReasonForCancellation": plain(job.reason, 1024),
         }
-    elif job.reason:
-        progress["ProcedureStepProgressDescription"] = plain(job.reason, 1024)
-    performed = {
+    return told
+
+
+def _performed(job: Job, ae_title: str) -> dict[str, Any]:
+    return {
         "PerformedStationNameCodeSequence": [_code(ae_title, "this archive")],
         "PerformedWorkitemCodeSequence": [_code(job.processor, f"{job.processor} {job.version}")],
         "PerformedProcedureStepStartDateTime": _moment(job.started_at),
@@ -76,13 +85,6 @@ def described(job: Job, uid: str, study: Mapping[str, str], ae_title: str) -> At
             _instances(job.study_instance_uid, one, ae_title) for one in job.output_series_instance_uids
         ],
     }
-    return with_values(
-        made,
-        {
-            "ProcedureStepProgressInformationSequence": [progress],
-            "UnifiedProcedureStepPerformedProcedureSequence": [performed] if job.started_at else None,
-        },
-    )
 
 
 def own_uid(job_id: str) -> str:

@@ -6,7 +6,7 @@ it first. Everything here names patients as the archive does.
 """
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
@@ -18,7 +18,7 @@ import orjson
 from pacs.archive import Archive
 from pacs.model.errors import DuplicateInstance, InvalidValue, MissingAttribute, NotFound
 from pacs.model.job import Claim, Job, JobState
-from pacs.model.query import Level, Query, Single
+from pacs.model.query import AnyOf, Level, Query
 from pacs.model.workitem import (
     CANCELED,
     COMPLETED,
@@ -34,7 +34,7 @@ from pacs.processing.planning import new_job, study_inputs
 from pacs.processing.registry import discover
 from pacs.workflow import matching
 from pacs.workflow.attributes import Attributes, items, key, text
-from pacs.workflow.described import described, own_job_id, own_uid, parameters, plain, state_of
+from pacs.workflow.described import PATIENT, described, own_job_id, own_uid, parameters, plain, state_of
 
 EVERY_WORKITEM = "1.2.840.10008.5.1.4.34.5"
 """UPS Global Subscription SOP Instance (PS3.4 CC.2.3.2)."""
@@ -60,6 +60,7 @@ _OURS = frozenset(
 """Said at creation and answered by us; that is no modification."""
 _PRIORITIES = {"STAT": 1, "HIGH": 2, "MEDIUM": 5, "LOW": 8}
 _EXTERNAL = "ups:"
+_AT_ONCE = 100
 
 
 _JOB_STATES = {
@@ -100,19 +101,16 @@ class Workitems:
                 return
         else:
             jobs = self._jobs.list(_JOB_STATES.get(state, ()) if state else None, limit=None)
-        studies: dict[str, dict[str, str]] = {}
-        for start in range(0, len(jobs), 100):
-            some = jobs[start : start + 100]
-            lacking = self._rows.of([job.job_id for job in some])
-            for job in some:
-                found = self._described(job, lacking.get(job.job_id), studies)
+        if state:
+            jobs = [job for job in jobs if state_of(job) == state]
+        for start in range(0, len(jobs), _AT_ONCE):
+            for found in self._described(jobs[start : start + _AT_ONCE], frozenset(keys)):
                 if matching.matches(keys, found):
                     yield matching.answer(keys, found)
 
     def get(self, uid: str) -> Attributes:
         """Return a workitem. Raises `WorkitemRefused` where there is none."""
-        job = self._job(uid)
-        return self._described(job, self._rows.of([job.job_id]).get(job.job_id), {})
+        return next(self._described([self._job(uid)], None))
 
     def uid_of(self, job_id: str) -> str:
         """Return the SOP Instance UID of a job."""
@@ -341,14 +339,20 @@ class Workitems:
             raise InvalidValue("an input study is not here")
         return found[0].key.study_instance_uid
 
-    def _described(self, job: Job, row: WorkitemRow | None, studies: dict[str, dict[str, str]]) -> Attributes:
-        opened: dict[str, Any] = {"uid": own_uid(job.job_id), "data_set": {}} if row is None else self._opened(row)
-        if job.study_instance_uid not in studies:
-            query = Query(Level.STUDY, {"StudyInstanceUID": Single(job.study_instance_uid)})
-            studies[job.study_instance_uid] = next(iter(self._archive.index.search(query)), {})
-        patient = studies[job.study_instance_uid]
+    def _described(self, jobs: Sequence[Job], only: frozenset[str] | None) -> Iterator[Attributes]:
+        """Yield jobs as workitems, with all attributes or `only` these."""
+        lacking = self._rows.of([job.job_id for job in jobs])
+        studies: dict[str, dict[str, str]] = {}
+        if only is None or only & {key(keyword) for keyword in PATIENT}:
+            uids = tuple(sorted({job.study_instance_uid for job in jobs}))
+            found = self._archive.index.search(Query(Level.STUDY, {"StudyInstanceUID": AnyOf(uids)}, return_keys=PATIENT))
+            studies = {row["StudyInstanceUID"]: row for row in found}
         ae_title = self._archive.settings.dicom.ae_title
-        return {**described(job, str(opened["uid"]), patient, ae_title), **opened["data_set"]}
+        for job in jobs:
+            row = lacking.get(job.job_id)
+            opened: dict[str, Any] = {"uid": own_uid(job.job_id), "data_set": {}} if row is None else self._opened(row)
+            study = studies.get(job.study_instance_uid, {})
+            yield {**described(job, str(opened["uid"]), study, ae_title, only), **opened["data_set"]}
 
     def _sealed(self, job_id: str, content: Mapping[str, Any]) -> tuple[str, bytes]:
         return self._archive.notes.seal(f"workitem {job_id}", orjson.dumps(content))
