@@ -31,7 +31,7 @@ def test_what_is_retrieved_of_real_files_is_without_doubt(shared_data: Path, tmp
     paths = [path for path in sorted(shared_data.rglob("*")) if path.is_file() and path.stat().st_size < MOST_BYTES]
     stored = refused = unread = 0
     with making.archive(tmp_path / "home") as archive:
-        for path in paths if long_run else paths[::37]:
+        for path in paths if long_run else paths[::97]:
             try:
                 parts = part10.split(path.read_bytes())
             except ArchiveError:
@@ -54,4 +54,4 @@ def test_what_is_retrieved_of_real_files_is_without_doubt(shared_data: Path, tmp
                 judgement = check(archive.deidentifier, file_of(archive, one), look=burned_in.look)
                 assert judgement.findings == (), one.key.sop_instance_uid
 
-    assert stored > 30 and stored + refused + unread == len(paths if long_run else paths[::37])
+    assert stored > 8 and stored + refused + unread == len(paths if long_run else paths[::97])
