@@ -12,7 +12,9 @@ import pytest
 from whole import Server
 
 from pacs.dimse import scu
+from pacs.index.database import Index
 from pacs.model.errors import ArchiveError
+from pacs.model.job import JobState
 from pacs.sweep import prepare
 
 PLUGIN = '''
@@ -42,21 +44,24 @@ def test_every_job_ends_with_one_current_result(tmp_path: Path, long_run: bool) 
     modality = Modality(tmp_path, jobs, server.start().dicom_port)
     chance = random.Random(SEED)
     killed: Counter[str] = Counter()
+    index = Index.open(f"sqlite:///{home / 'index.db'}")
     try:
         modality.thread.start()
         for point in range(points):
             # Images come as long as points do, so that the last point finds work as the first one does.
             modality.allowed = 1 + (point + 1) * jobs // points
-            time.sleep(chance.uniform(0.3, 3.0))
+            until_at_work(index, 20.0)
+            time.sleep(chance.uniform(0.0, 1.5))
             killed[kill(server, chance)] += 1
         modality.allowed = jobs
         modality.thread.join(120)
         assert not modality.thread.is_alive(), "the modality could not send everything"
-        server.pacs("jobs", "--wait", "--timeout", "300", timeout=330)
+        server.pacs("jobs", "--wait", "--timeout", "600", timeout=660)
         listed = server.rows("jobs")
         stored = server.rows("studies")
     finally:
         modality.allowed = -1
+        index.close()
         if server.process is not None and server.process.poll() is None:
             server.stop()
     assert sum(killed.values()) == points
@@ -71,6 +76,13 @@ def test_every_job_ends_with_one_current_result(tmp_path: Path, long_run: bool) 
     assert sum(one["derived_series"] for one in stored) == made, "a result without its job, or the other way round"
     partial = made - jobs  # jobs over one of two images, whose sender was cut off; superseded when the other came
     assert sum(one["instances"] for one in stored) == 2 * jobs + 2 * jobs + partial
+
+
+def until_at_work(index: Index, seconds: float) -> None:
+    """Wait until a job runs, so that most points lie within one; not for long, so that others lie between two."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not index.jobs.list(states=[JobState.RUNNING], limit=1):
+        time.sleep(0.05)
 
 
 class Modality:
@@ -100,18 +112,20 @@ class Modality:
 
 
 def kill(server: Server, chance: random.Random) -> str:
-    """kill -9 one process of the worker, the broker, or everything; everything is started again."""
+    """kill -9 one process of the worker, the broker, or everything at once; all of it is started again."""
     words = {one: " ".join(_command(one)) for one in server.processes()}
     workers = [one for one, said in words.items() if "guard.py" not in said and _works(one, said, words)]
     brokers = [one for one, said in words.items() if "guard.py" not in said and "broker.sock" in said]
-    target = chance.choice(["worker", "worker", "broker", "server"])
-    found = {"worker": workers, "broker": brokers}.get(target, [])
-    if not found:
-        # Also where worker or broker has died so often that its next start waits.
+    found = {"worker": workers, "broker": brokers}
+    (target,) = chance.choices(["worker", "broker", "server"], [6, 3, 1])
+    if target == "server":
         server.kill()
         server.start()
-        return "server"
-    chance.choice(found).kill()
+        return target
+    # One that has died often waits a while before its next start; then it is the other's turn.
+    target = target if found[target] else "worker" if workers else "broker"
+    if found[target]:
+        chance.choice(found[target]).kill()
     return target
 
 

@@ -143,3 +143,12 @@ def test_the_page_says_what_is_so() -> None:
     assert scores["radiograph: contrast of faint discs to the range of the image, times"] > 1.5
     assert scores["CT, strength 0: largest change (HU)"] == 0
     assert scores["CT, strength 1: largest change outside the window (HU)"] == 0
+
+
+def test_images_of_several_bit_depths_are_no_series() -> None:
+    """Eight bits among twelve, as a set of the same slice in several compressions is: refused with the reason."""
+    one, other = making.ct_series(2)
+    one.BitsStored, one.HighBit = 12, 11
+
+    with pytest.raises(NotApplicable, match="one bit depth"):
+        output([one, other])
