@@ -154,7 +154,8 @@ class Intake:
         self.large_bytes = large_bytes
         self._memory_bytes = memory_bytes
         self._used = 0
-        self._lock = threading.Lock()
+        # What is dropped gives back in whatever thread collects it, which may hold the lock just then.
+        self._lock = threading.RLock()
         self._turns = (threading.Lock(), threading.Lock())
 
     def take(self, size_bytes: int) -> bool:
