@@ -34,15 +34,18 @@ from pacs.model.query import Query
 from pacs.model.summary import SeriesSummary, StudySummary
 from pacs.ports import Clock
 
-_EQUAL = (
-    sa.select(*write.STORED_COLUMNS)
-    .select_from(write.INSTANCES)
-    .where(
-        t.instance.c.sop_instance_uid == sa.bindparam("uid"),
-        sa.or_(t.instance.c.digest == sa.bindparam("content"), t.instance.c.received_digest == sa.bindparam("content")),
+
+def _equal_statement(_: Connections) -> sa.Select[Any]:
+    content = sa.bindparam("content", type_=sa.LargeBinary)
+    return (
+        sa.select(*write.STORED_COLUMNS)
+        .select_from(write.INSTANCES)
+        .where(
+            t.instance.c.sop_instance_uid == sa.bindparam("uid"),
+            sa.or_(t.instance.c.digest == content, t.instance.c.received_digest == content),
+        )
+        .limit(1)
     )
-    .limit(1)
-)
 
 
 class Index:
@@ -182,8 +185,7 @@ class Index:
 
         The content is what it was when it came: an instance that was cleaned since is found by its digest before that.
         """
-        with self._connections.read() as connection:
-            row = connection.execute(_EQUAL, {"uid": sop_instance_uid, "content": digest}).first()
+        row = self._connections.look_up("equal", _equal_statement, {"uid": sop_instance_uid, "content": digest})
         return None if row is None else write.stored_of(row, fresh=False)
 
     def search(self, query: Query, *, include_held: bool = False) -> Iterator[dict[str, str]]:

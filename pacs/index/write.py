@@ -7,14 +7,14 @@ Instance UID is kept as a further version, while the first stays current.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from pacs.index import feed
 from pacs.index import tables as t
 from pacs.index.attributes import columns_of, split, text_key
-from pacs.index.connections import Connections, Row
+from pacs.index.connections import Connections
 from pacs.model.errors import InstanceConflict
 from pacs.model.instance import Arrival, IndexEntry, InstanceKey, Location, Origin, Stored
 from pacs.model.query import Level
@@ -220,8 +220,7 @@ def _known(connections: Connections, connection: sa.Connection, group: Sequence[
     if not uids:
         return {}
     known: dict[str, dict[bytes, Stored]] = {}
-    statement = connections.prepared("write.known", _known_statement)
-    for row in connection.execute(statement, {"uids": connections.many(uids)}):
+    for row in connections.run(connection, "write.known", _known_statement, {"uids": connections.many(uids)}):
         stored = stored_of(row, fresh=False)
         versions = known.setdefault(row[2], {})
         versions[stored.digest] = stored
@@ -236,12 +235,13 @@ def _write(
     incoming = [one for one, _ in fresh]
     studies = _place_studies(connections, connection, incoming)
     series = _place_series(connections, connection, incoming, studies)
-    connection.execute(_INSERT_INSTANCES, [_instance_row(one, version, series[one.series_key], now) for one, version in fresh])
-    _count(connection, fresh, studies, series, now)
+    rows = [_instance_row(one, version, series[one.series_key], now) for one, version in fresh]
+    connections.run(connection, "write.instances", lambda _: sa.insert(t.instance), rows)
+    _count(connections, connection, fresh, studies, series, now)
     if conflict == "replace":
         for one, version in fresh:
             if version > 1 and not one.derived:
-                _put_in_place(connection, one, version, studies, series, now)
+                _put_in_place(connections, connection, one, version, studies, series, now)
     _open_arrivals(connections, connection, incoming, series, now)
     conflicts = [
         feed.entry(
@@ -258,10 +258,8 @@ def _write(
     feed.record(connections, connection, conflicts)
 
 
-_INSERT_INSTANCES = sa.insert(t.instance)
-
-
 def _put_in_place(
+    connections: Connections,
     connection: sa.Connection,
     one: Incoming,
     version: int,
@@ -279,7 +277,7 @@ def _put_in_place(
         less = {"more_instances": -1, "more_bytes": -before.size_bytes, "more_news": 1}
         connection.execute(count_series, series_counts(before.series_pk, now) | less)
     # Version 1 here means: count it as what it is now, the instance that is there.
-    _count(connection, [(one, 1)], studies, series, now)
+    _count(connections, connection, [(one, 1)], studies, series, now)
 
 
 def _instance_row(one: Incoming, version: int, series_pk: int, now: float) -> Values:
@@ -305,6 +303,7 @@ def _instance_row(one: Incoming, version: int, series_pk: int, now: float) -> Va
         "deid_report": dict(one.report) or None,
         "stored_at": one.at or now,
         "deferred": one.deferred,
+        "verified_at": 0.0,
         "attributes": one.levels[Level.IMAGE],
         **columns_of(Level.IMAGE, one.levels[Level.IMAGE]),
     }
@@ -389,9 +388,20 @@ def _studies_statement(connections: Connections) -> sa.Select[Any]:
     )
 
 
-def _studies(connections: Connections, connection: sa.Connection, uids: Iterable[str]) -> dict[str, Row]:
-    statement = connections.prepared("write.studies", _studies_statement)
-    return {row[0]: row for row in connection.execute(statement, {"uids": connections.many(list(uids))})}
+def _studies(connections: Connections, connection: sa.Connection, uids: Iterable[str]) -> dict[str, "_StudyRow"]:
+    rows = connections.run(connection, "write.studies", _studies_statement, {"uids": connections.many(list(uids))})
+    return {row[0]: _StudyRow(*row) for row in rows}
+
+
+class _StudyRow(NamedTuple):
+    """A row of `_studies_statement`."""
+
+    study_instance_uid: str
+    pk: int
+    attributes: dict[str, str]
+    patient_pk: int
+    orphan: str
+    patient_attributes: dict[str, str]
 
 
 def _place_patients(
@@ -496,10 +506,20 @@ def _series_statement(connections: Connections) -> sa.Select[Any]:
     )
 
 
-def _series(connections: Connections, connection: sa.Connection, keys: Iterable[_SeriesKey]) -> dict[_SeriesKey, Row]:
-    statement = connections.prepared("write.series", _series_statement)
-    rows = connection.execute(statement, {"uids": connections.many({key[1] for key in keys})})
-    return {(row[0], row[1]): row for row in rows}
+def _series(connections: Connections, connection: sa.Connection, keys: Iterable[_SeriesKey]) -> dict[_SeriesKey, "_SeriesRow"]:
+    uids = connections.many({key[1] for key in keys})
+    rows = connections.run(connection, "write.series", _series_statement, {"uids": uids})
+    return {(row[0], row[1]): _SeriesRow(*row) for row in rows}
+
+
+class _SeriesRow(NamedTuple):
+    """A row of `_series_statement`."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    pk: int
+    attributes: dict[str, str]
+    sop_classes: str
 
 
 def _classes(already: str, members: Iterable[Incoming]) -> str:
@@ -533,6 +553,7 @@ def series_counts(pk: int, now: float, evidence: str = "") -> Values:
 
 
 def _count(
+    connections: Connections,
     connection: sa.Connection,
     fresh: list[tuple[Incoming, int]],
     studies: Mapping[str, int],
@@ -560,9 +581,10 @@ def _count(
         if not one.derived:
             pk = studies[one.key.study_instance_uid]
             of_study.setdefault(pk, {"of_pk": pk, "more_news": 0, "now": now})["more_news"] += 1
-    for statement, rows in ((count_study, of_study), (count_series, of_series)):
-        if rows:
-            connection.execute(statement, [rows[pk] for pk in sorted(rows)])
+    if of_study:
+        connections.run(connection, "write.count_study", lambda _: count_study, [of_study[pk] for pk in sorted(of_study)])
+    if of_series:
+        connections.run(connection, "write.count_series", lambda _: count_series, [of_series[pk] for pk in sorted(of_series)])
 
 
 def _open_arrivals(
@@ -577,7 +599,7 @@ def _open_arrivals(
     if not arriving:
         return
     rows = [{"association": association, "series_pk": pk, "since": now} for association, pk in sorted(arriving)]
-    connection.execute(connections.prepared("write.arrivals", _arrivals_statement), rows)
+    connections.run(connection, "write.arrivals", _arrivals_statement, rows)
 
 
 def _arrivals_statement(connections: Connections) -> Any:
