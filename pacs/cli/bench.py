@@ -2,14 +2,17 @@
 
 Figures of different machines, or of different runs on a busy one, say little; the ratio of two servers in one run does. Rounds
 are interleaved, every server begins each round empty; medians are shown, the server's CPU time beside the wall time.
-Ours de-identifies, compresses without loss, proves it, encrypts and indexes durably; Orthanc stores what it gets.
+Ours de-identifies, encrypts and indexes durably, and compresses without loss: at once for one sender, a little later for
+several (the price of that stands on a line of its own). Orthanc stores what it gets.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -29,6 +32,7 @@ UID_LENGTH = 44
 EXPLICIT = "1.2.840.10008.1.2.1"
 HTJ2K = "1.2.840.10008.1.2.4.201"
 ASSOCIATIONS = (1, 4, 8)
+COMPRESSING_S = 120.0
 
 
 @dataclass
@@ -41,6 +45,14 @@ class Contender:
     process: subprocess.Popen[bytes]
     stored_syntax: str
     environment: dict[str, str] = field(default_factory=dict)
+
+    def deferred(self) -> int:
+        """Return how many of its images wait to be compressed."""
+        if not self.environment:
+            return 0
+        path = Path(self.environment["PACS_HOME"]) / "index.db"
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
+            return int(connection.execute("SELECT count(*) FROM instance WHERE deferred").fetchone()[0])
 
     def cpu_s(self) -> float:
         """Return user and system seconds of all its processes so far, those that have ended among them."""
@@ -69,6 +81,7 @@ class Contender:
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer images and rounds; under three minutes.")] = False,
     only: Annotated[str, typer.Option(help="Measure one server only: mini-pacs or orthanc.")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table, as docs/speed.md has it.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure ingest, retrieval and queries here, beside Orthanc where it is installed (Debian: apt install orthanc)."""
@@ -96,17 +109,25 @@ def bench(
         return
     rows = [_row(key, medians) for key in next(iter(medians.values()))]
     columns = {"measure": "Median of rounds", **{name: name for name in names}, "ratio": "Ratio"}
+    if markdown:
+        out.print(_markdown(rows, columns), highlight=False, soft_wrap=True, markup=False)
+        return
     show(rows, columns=columns, as_json=False, empty="")
     out.print("Ratio: mini-pacs to Orthanc; for rates higher is better, for times and CPU lower is better.", highlight=False)
 
 
 def _row(key: str, medians: dict[str, dict[str, float]]) -> dict[str, Any]:
     row: dict[str, Any] = {"measure": key.replace("_", " ")}
-    row |= {name: f"{found[key]:.4g}" for name, found in medians.items()}
+    row |= {name: f"{found[key]:.4g}" if key in found else "" for name, found in medians.items()}
     if len(medians) == 2:
-        ours, theirs = (found[key] for found in medians.values())
-        row["ratio"] = f"{ours / theirs:.2f}" if theirs else ""
+        ours, theirs = (found.get(key) for found in medians.values())
+        row["ratio"] = f"{ours / theirs:.2f}" if ours and theirs else ""
     return row
+
+
+def _markdown(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
+    lines = [list(columns.values()), ["---"] * len(columns), *([str(row.get(key, "")) for key in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _measure(contender: Contender, template: Path, count: int) -> Iterator[tuple[str, float]]:
@@ -125,6 +146,15 @@ def _measure(contender: Contender, template: Path, count: int) -> Iterator[tuple
         yield f"ingest, {associations} associations, server CPU ms/image", cpu_ms
         yield f"ingest, {associations} associations, p50 ms", statistics.median(times)
         largest = largest or studies[0]
+    waiting, before = contender.deferred(), contender.cpu_s()
+    if waiting:
+        # What was not compressed before the answer is compressed now; it is part of the price, and must not disturb the rest.
+        deadline = time.monotonic() + COMPRESSING_S
+        while contender.deferred():
+            if time.monotonic() > deadline:
+                raise fail(f"{contender.name} did not compress {waiting} images in {COMPRESSING_S:g} s")
+            time.sleep(0.2)
+        yield "compressing later, server CPU ms/image", (contender.cpu_s() - before) * 1000 / waiting
     study = contender.study_uid(largest)
     for what, syntax in (("as stored", contender.stored_syntax), ("as Explicit VR Little Endian", EXPLICIT)):
         before = contender.cpu_s()

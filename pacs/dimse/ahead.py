@@ -51,7 +51,7 @@ class Ahead:
         self._room.give(size_bytes)
         if future is None or before != accepted:
             future = self._pool.submit(self._prepare, stored, accepted)
-        while not wait([future], timeout=0.5).done:
+        while not future.done() and not wait([future], timeout=0.5).done:
             meanwhile()
         self._fill(stored, ways)
         return future.result()

@@ -144,6 +144,13 @@ def encode(command_field: int, values: Mapping[int, int | str], *, data_set: boo
     return _HEADER.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
 
 
+def number_in(command: bytes, element: int) -> int:
+    """Return a US element of a command set that `encode` made, without decoding the others; 0 if it is not there."""
+    # No other value can hold these bytes: texts of a command have no zero in their middle, numbers are too short.
+    at = command.find(struct.pack("<HHI", 0, element, 2))
+    return int.from_bytes(command[at + 8 : at + 10], "little") if at >= 0 else 0
+
+
 def decode(encoded: bytes) -> dict[int, bytes]:
     """Return the elements of a command set. Raises `NotUnderstood` if it is malformed or has no Command Field."""
     elements: dict[int, bytes] = {}

@@ -94,11 +94,17 @@ def associate(
 
 def accepted(association: LaneAssociation, sop_class_uid: str, *, as_scp: bool = False) -> dict[str, int]:
     """Return transfer syntax -> presentation context ID of what the peer accepted for a class."""
-    return {
-        str(context.transfer_syntax[0]): int(context.context_id)
-        for context in association.accepted_contexts
-        if context.abstract_syntax == sop_class_uid and (context.as_scp if as_scp else context.as_scu)
-    }
+    known = association.ways.get((sop_class_uid, as_scp))
+    if known is None:
+        known = {
+            str(context.transfer_syntax[0]): int(context.context_id)
+            for context in association.accepted_contexts
+            if context.abstract_syntax == sop_class_uid and (context.as_scp if as_scp else context.as_scu)
+        }
+        if association.is_established:
+            # Once negotiated it stays so; a retrieval asks several times an instance.
+            association.ways[sop_class_uid, as_scp] = known
+    return known
 
 
 def store(

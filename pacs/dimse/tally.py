@@ -29,11 +29,10 @@ class Tally:
 
     def answered(self, command: bytes) -> None:
         """Count the status of a command set that goes out, if it is a response."""
-        elements = messages.decode(command)
-        field = int.from_bytes(elements[messages.COMMAND_FIELD], "little")
+        field = messages.number_in(command, messages.COMMAND_FIELD)
         if not field & _RESPONSE:
             return
-        code = int.from_bytes(elements.get(messages.STATUS, b""), "little")
+        code = messages.number_in(command, messages.STATUS)
         one = (_name(field), f"{code:04X}")
         self._new[one] += 1
         self._all[one] += 1

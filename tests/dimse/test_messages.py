@@ -60,3 +60,19 @@ def test_a13_a_length_past_the_end_is_not_understood() -> None:
     """An element that claims 4 GB is refused before anything is allocated."""
     with pytest.raises(NotUnderstood):
         messages.decode(b"\0\0\0\1\xff\xff\xff\xff12")
+
+
+def test_one_number_is_found_without_decoding_the_others() -> None:
+    """Whatever stands before it: UIDs that end with a zero, other numbers; 0 for what is not there."""
+    for uid in ("1.2.840", "1.2.840.1", ""):
+        for code in (0, 0x0100, 0xFE00, 0x0002):
+            values: dict[int, int | str] = {
+                messages.AFFECTED_SOP_CLASS_UID: uid,
+                messages.MESSAGE_ID_RESPONDED_TO: 0x0100,
+                messages.STATUS: code,
+            }
+            command = messages.encode(Command.C_STORE_RSP, values)
+
+            assert messages.number_in(command, messages.STATUS) == code
+            assert messages.number_in(command, messages.COMMAND_FIELD) == Command.C_STORE_RSP
+            assert messages.number_in(command, messages.REMAINING) == 0
