@@ -31,6 +31,8 @@ LARGE_BYTES = 32 << 20
 MOST_FRAMES = 1 << 18
 """Frames of a large object whose places are held in memory; with more of them Pixel Data stays in one piece."""
 _WINDOW_BYTES = 32 << 20
+WAY_OUT_BYTES = 8 << 20
+"""Frames ahead of a receiver: many may be served at once, and be slow."""
 _ITEM = struct.Struct("<HHI")
 _GIVE_UP_AFTER = 64
 
@@ -43,14 +45,16 @@ class Window:
         self._cores = cores
         self._most = 2 * count
 
-    def each(self, function: Callable[[int], _R], count: int, frame_bytes: int) -> Iterator[_R]:
+    def each(
+        self, function: Callable[[int], _R], count: int, frame_bytes: int, room_bytes: int = _WINDOW_BYTES
+    ) -> Iterator[_R]:
         """Yield `function(0)`, `function(1)`, …; at most as many ahead as have room."""
 
         def capped(index: int) -> _R:
             with self._cores:
                 return function(index)
 
-        ahead = max(1, min(self._most, _WINDOW_BYTES // max(1, frame_bytes)))
+        ahead = max(1, min(self._most, room_bytes // max(1, frame_bytes)))
         waiting: deque[Future[_R]] = deque()
         try:
             for index in range(count):
@@ -215,4 +219,4 @@ class Native:
     window: Window
 
     def __iter__(self) -> Iterator[Buffer]:
-        return self.window.each(self.frames.__getitem__, len(self.frames), self.frames.size_of(0))
+        return self.window.each(self.frames.__getitem__, len(self.frames), self.frames.size_of(0), WAY_OUT_BYTES)

@@ -407,7 +407,8 @@ class Codec:
             yield from dicom.join(before)
             # How long the code streams will be nobody knows yet: the offset table is empty (PS3.5 A.4).
             yield frames.encapsulated_head() + _EMPTY_TABLE
-            yield from large.fragments_of(self._window.each(one, len(native.frames), native.frames.size_of(0)))
+            size = native.frames.size_of(0)
+            yield from large.fragments_of(self._window.each(one, len(native.frames), size, large.WAY_OUT_BYTES))
             yield from dicom.join(after)
 
         return DataSetParts(large.Stream(begin_encoded, None), target)
