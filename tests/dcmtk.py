@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = ("echoscu", "storescu", "findscu", "getscu", "movescu", "storescp")
+TOOLS = ("echoscu", "storescu", "findscu", "getscu", "movescu", "storescp", "dcmsend")
 
 
 @functools.cache

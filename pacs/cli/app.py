@@ -5,6 +5,7 @@ import typer
 from pacs import __version__
 from pacs.cli import (
     bench,
+    conformance,
     copies,
     deid,
     demo,
@@ -85,6 +86,7 @@ for name in ("backup", "restore", "repair", "bucket"):
 for name in ("verify", "compact", "forget", "versions"):
     app.command(name, rich_help_panel=CARE)(getattr(upkeep, name))
 app.command("rebuild-index", rich_help_panel=CARE)(upkeep.rebuild_index)
+app.command("conformance", rich_help_panel=CARE)(conformance.conformance)
 app.command("settings", rich_help_panel=CARE)(settings.settings)
 app.command("doctor", rich_help_panel=CARE)(doctor.doctor)
 app.command("bench", rich_help_panel=CARE)(bench.bench)

@@ -21,6 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from pacs.dimse import messages
 
@@ -257,3 +258,66 @@ def test_m5_m15_get_counts_what_it_sends(target: Target) -> None:
     # The number is an optional key.
     expected = int(study.get("NumberOfStudyRelatedInstances") or len(came))
     assert len(came) == final.NumberOfCompletedSuboperations == expected > 0
+
+
+def test_f7_a_star_alone_is_universal(target: Target) -> None:
+    """It brings what zero length brings."""
+    stored(target, fresh())
+    every = found(target, identifier("STUDY", StudyInstanceUID=""))[1]
+
+    assert len(found(target, identifier("STUDY", StudyInstanceUID="", StudyDescription="*"))[1]) == len(every) > 0
+
+
+@pytest.mark.parametrize("literal", ["CT_chest", "CT%", "CT[ ]chest"])
+def test_f8_other_characters_than_star_and_question_mark_are_literal(target: Target, literal: str) -> None:
+    """The description is "CT chest": SQL's and a shell's wild cards do not find it."""
+    stored(target, fresh())
+
+    assert found(target, identifier("STUDY", StudyInstanceUID="", StudyDescription=literal))[0] == [0]
+
+
+def test_f8_a_question_mark_is_one_character(target: Target) -> None:
+    """ "CT?chest" finds it, "CT??chest" does not."""
+    stored(target, fresh())
+
+    assert found(target, identifier("STUDY", StudyInstanceUID="", StudyDescription="CT?chest"))[1]
+    assert not found(target, identifier("STUDY", StudyInstanceUID="", StudyDescription="CT??chest"))[1]
+
+
+def test_f11_a_list_of_uids_is_any_of_them(target: Target) -> None:
+    """The study's own and a thousand others."""
+    stored(target, fresh())
+    (study, *_) = found(target, identifier("STUDY", StudyInstanceUID=""))[1]
+    wanted = [f"2.25.{number}" for number in range(1, 1001)]
+
+    statuses, answers = found(target, identifier("STUDY", StudyInstanceUID=[*wanted, study.StudyInstanceUID]))
+
+    assert statuses[-1] == 0
+    assert [one.StudyInstanceUID for one in answers] == [study.StudyInstanceUID]
+
+
+def test_f14_extended_negotiation_claims_what_is_done(target: Target) -> None:
+    """A server that claims timezone adjustment answers in the timezone that was asked for; one that does not claims 0."""
+    item = SOPClassExtendedNegotiation()
+    item.sop_class_uid, item.service_class_application_information = FIND, b"\0\0\0\1"
+    stored(target, fresh())
+    keys = identifier("STUDY", StudyInstanceUID="", TimezoneOffsetFromUTC="-0100")
+    with associated(target, FIND, ext_neg=[item]) as association:
+        claimed = association.acceptor.sop_class_extended.get(FIND, b"")[3:4] == b"\1"
+        answers = [ds for _, ds in association.send_c_find(keys, FIND) if ds is not None]
+
+    assert answers
+    assert not claimed or {one.get("TimezoneOffsetFromUTC") for one in answers} == {"-0100"}
+
+
+def test_m6_m9_a_store_that_is_refused_is_counted_and_listed(target: Target) -> None:
+    """C-GET to a requestor that answers A700: A702 with the failed one in (0008,0058)."""
+    stored(target, fresh())
+    study = found(target, identifier("STUDY", StudyInstanceUID=""))[1][0]
+    refuse = [(evt.EVT_C_STORE, lambda event: 0xA700)]
+    with associated(target, GET, CT, ext_neg=[build_role(CT, scp_role=True)], evt_handlers=refuse) as association:
+        final, failed = list(association.send_c_get(identifier("STUDY", StudyInstanceUID=study.StudyInstanceUID), GET))[-1]
+
+    assert final.Status == 0xA702
+    assert final.NumberOfFailedSuboperations >= 1
+    assert failed is not None and failed.FailedSOPInstanceUIDList

@@ -205,7 +205,7 @@ def until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
     return False
 
 
-def held(archive: Archive) -> list[Stored]:
+def held(archive: Archive, *, include_held: bool = False) -> list[Stored]:
     """Return every instance the archive holds, in the order of its studies, series and instance numbers."""
-    studies = [row["StudyInstanceUID"] for row in archive.index.search(Query(Level.STUDY))]
-    return archive.index.locate(study_instance_uids=studies)
+    studies = [row["StudyInstanceUID"] for row in archive.index.search(Query(Level.STUDY), include_held=include_held)]
+    return archive.index.locate(study_instance_uids=studies, include_held=include_held)
