@@ -17,6 +17,7 @@ from pacs.index.access import Access
 from pacs.index.chains import Chains
 from pacs.index.commitments import Commitments
 from pacs.index.connections import Connections
+from pacs.index.incoming import INSTANCES, STORED_COLUMNS, Incoming, stored_of
 from pacs.index.jobs import Jobs
 from pacs.index.notifications import Notifications
 from pacs.index.peers import Peers
@@ -38,8 +39,8 @@ from pacs.ports import Clock
 def _equal_statement(_: Connections) -> sa.Select[Any]:
     content = sa.bindparam("content", type_=sa.LargeBinary)
     return (
-        sa.select(*write.STORED_COLUMNS)
-        .select_from(write.INSTANCES)
+        sa.select(*STORED_COLUMNS)
+        .select_from(INSTANCES)
         .where(
             t.instance.c.sop_instance_uid == sa.bindparam("uid"),
             sa.or_(t.instance.c.digest == content, t.instance.c.received_digest == content),
@@ -107,7 +108,7 @@ class Index:
         With `finishing`, that job has succeeded in the same transaction and these series are its output; `NotFound` if its
         lease was lost, and then nothing is written.
         """
-        group = [write.Incoming.of_arrival(arrival, location) for arrival, location in placed]
+        group = [Incoming.of_arrival(arrival, location) for arrival, location in placed]
         now = self._connections.clock()
 
         def work(connection: sa.Connection) -> list[Stored]:
@@ -128,7 +129,7 @@ class Index:
 
     def restore(self, entry: IndexEntry, location: Location) -> bool:
         """Write the rows of a record that was found without them; false if an equal instance is there already."""
-        incoming = write.Incoming.of_entry(entry, location)
+        incoming = Incoming.of_entry(entry, location)
         # What was durable is not refused afterwards: its sender may have been told so.
         policy = "version" if self._conflict == "reject" else self._conflict
         now = self._connections.clock()
@@ -186,7 +187,7 @@ class Index:
         The content is what it was when it came: an instance that was cleaned since is found by its digest before that.
         """
         row = self._connections.look_up("equal", _equal_statement, {"uid": sop_instance_uid, "content": digest})
-        return None if row is None else write.stored_of(row, fresh=False)
+        return None if row is None else stored_of(row, fresh=False)
 
     def search(self, query: Query, *, include_held: bool = False) -> Iterator[dict[str, str]]:
         """Answer a query, streamed: keyword -> value, several values joined by a backslash.
@@ -228,17 +229,17 @@ class Index:
             return []
         tables = (t.patient, t.study, t.series, t.instance)
         statement = (
-            sa.select(*write.STORED_COLUMNS, *(table.c.attributes.label(f"{table.name}_attributes") for table in tables))
-            .select_from(write.INSTANCES.join(t.patient))
+            sa.select(*STORED_COLUMNS, *(table.c.attributes.label(f"{table.name}_attributes") for table in tables))
+            .select_from(INSTANCES.join(t.patient))
             .where(*wanted, *search.visible(include_held))
             .order_by(*search.ORDER)
         )
-        width = len(write.STORED_COLUMNS)
+        width = len(STORED_COLUMNS)
         located = []
         with self._connections.read() as connection:
             for row in connection.execute(statement):
                 patient, study, series, instance = row[width:]
-                located.append(write.stored_of(row, fresh=False, attributes={**patient, **study, **series, **instance}))
+                located.append(stored_of(row, fresh=False, attributes={**patient, **study, **series, **instance}))
         return located
 
     # --- completion ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from pacs.index import tables as t
 from pacs.index.attributes import columns_of, split
 from pacs.index.complete import is_open
 from pacs.index.connections import Connections, Row
-from pacs.index.write import INSTANCES, count_series, count_study, series_counts
+from pacs.index.incoming import INSTANCES
+from pacs.index.write import count_series, count_study, series_counts
 from pacs.model.instance import Cleaned
 from pacs.model.job import HeldSeries, NewJob
 from pacs.model.query import Level

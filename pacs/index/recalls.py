@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pacs.index import feed, succession, write
 from pacs.index import tables as t
 from pacs.index.connections import Connections
+from pacs.index.incoming import INSTANCES
 from pacs.model.errors import NotFound
 from pacs.model.job import JobState, Recall
 
@@ -132,7 +133,7 @@ def _changing(connection: sa.Connection, hidden: set[str]) -> tuple[dict[str, li
     """Instances by series that must be hidden, and those that may be shown again."""
     statement = (
         sa.select(t.instance.c.sop_instance_uid, t.instance.c.state, t.series.c.series_instance_uid, t.job_output.c.job_id)
-        .select_from(write.INSTANCES.join(t.job_output, t.job_output.c.series_instance_uid == t.series.c.series_instance_uid))
+        .select_from(INSTANCES.join(t.job_output, t.job_output.c.series_instance_uid == t.series.c.series_instance_uid))
         .where(t.instance.c.current, t.series.c.derived)
         .where(sa.or_(t.instance.c.state == HIDDEN, t.job_output.c.job_id.in_(sorted(hidden))))
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index import feed, write
+from pacs.index import feed, incoming, write
 from pacs.index import tables as t
 from pacs.index.attributes import split
 from pacs.index.connections import Connections
@@ -72,7 +72,7 @@ class Upkeep:
 
     def study_key_ids(self, study_instance_uids: Collection[str]) -> set[int]:
         """Return the study keys that the records of these studies are sealed with."""
-        statement = sa.select(sa.distinct(t.instance.c.study_key_id)).select_from(write.INSTANCES)
+        statement = sa.select(sa.distinct(t.instance.c.study_key_id)).select_from(incoming.INSTANCES)
         with self._connections.read() as connection:
             return set(
                 connection.scalars(statement.where(self._connections.one_of(t.study.c.study_instance_uid, study_instance_uids)))
@@ -98,7 +98,7 @@ class Upkeep:
             sa.func.count(sa.distinct(t.series.c.pk)),
             derived,
             sa.func.coalesce(sa.cast(sa.func.sum(t.instance.c.size_bytes), sa.BigInteger), 0),
-        ).select_from(write.INSTANCES)
+        ).select_from(incoming.INSTANCES)
         with self._connections.read() as connection:
             patient = connection.execute(sa.select(t.patient.c.patient_id).select_from(t.study.join(t.patient)).where(of_study))
             patient_id = patient.scalar()
@@ -138,7 +138,7 @@ class Upkeep:
                 t.instance.c.size_bytes,
                 t.instance.c.digest,
             )
-            .select_from(write.INSTANCES)
+            .select_from(incoming.INSTANCES)
             .where(wanted)
             .order_by(t.instance.c.sop_instance_uid, t.instance.c.version)
         )
@@ -288,7 +288,7 @@ class Upkeep:
 
     def restore(self, entries: Sequence[tuple[IndexEntry, Location]]) -> list[Stored]:
         """Write the rows of records, in one transaction, from what the records say of themselves."""
-        group = [write.Incoming.of_entry(entry, location) for entry, location in entries]
+        group = [incoming.Incoming.of_entry(entry, location) for entry, location in entries]
         now = self._connections.clock()
         return self._connections.retrying(lambda c: write.add(self._connections, c, group, now))
 
@@ -329,14 +329,14 @@ class Upkeep:
         self, *where: sa.ColumnElement[bool], order: Sequence[sa.ColumnElement[Any]] = (), limit: int | None = None
     ) -> list[RecordRow]:
         own = (t.instance.c.pk, t.instance.c.current, t.instance.c.state, t.instance.c.verified_at, t.instance.c.attributes)
-        statement = sa.select(*write.STORED_COLUMNS, *own).select_from(write.INSTANCES).where(*where).order_by(*order)
+        statement = sa.select(*incoming.STORED_COLUMNS, *own).select_from(incoming.INSTANCES).where(*where).order_by(*order)
         if limit is not None:
             statement = statement.limit(limit)
         with self._connections.read() as connection:
             return [
                 RecordRow(
                     pk=row.pk,
-                    stored=write.stored_of(row, fresh=False, attributes=row.attributes),
+                    stored=incoming.stored_of(row, fresh=False, attributes=row.attributes),
                     current=row.current,
                     state=row.state,
                     verified_at=row.verified_at,
@@ -353,4 +353,4 @@ def _seen(row: RecordRow) -> tuple[sa.ColumnElement[bool], ...]:
 
 def image_attributes(entry: IndexEntry) -> dict[str, str]:
     """Return those attributes of a record's entry that its row holds."""
-    return dict(write.Incoming.of_entry(entry, Location("", 0, 0)).levels[Level.IMAGE])
+    return dict(incoming.Incoming.of_entry(entry, Location("", 0, 0)).levels[Level.IMAGE])
