@@ -19,7 +19,8 @@ from pacs.store import bucket as buckets
 from pacs.store import record as layout
 from pacs.store.ledger import FOUND, SENDING, SHIPPED, Copy, Ledger
 from pacs.store.ranged import Blocks, PlacedObject
-from pacs.store.segments import SegmentStore, live_records, survey
+from pacs.store.segments import SegmentStore
+from pacs.store.walk import live_records, survey
 
 log = get_logger(__name__)
 FOLDER, NOTES = "segments", "given-up"

@@ -18,8 +18,8 @@ from pacs.ports import Bucket
 from pacs.store import record as layout
 from pacs.store import sending
 from pacs.store.ranged import PlacedObject
-from pacs.store.segments import live_records
 from pacs.store.tiers import TieredStore
+from pacs.store.walk import live_records
 from pacs.upkeep.verify import check_record, check_row, verify
 
 log = get_logger(__name__)

@@ -15,7 +15,8 @@ from pacs.model.errors import ConfigurationError, NotFound, OutOfResources
 from pacs.model.instance import Location, Sealed
 from pacs.store import record
 from pacs.store.envelope import Sealer
-from pacs.store.segments import ALIGNMENT, SegmentStore
+from pacs.store.segments import SegmentStore
+from pacs.store.walk import ALIGNMENT
 
 TESTS = Path(__file__).resolve().parents[1]
 
