@@ -6,7 +6,6 @@ compressed with loss, and a receiver that accepts no reachable syntax gets `NotT
 """
 
 import os
-import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,21 +16,31 @@ from typing import TypeVar
 from pacs.codec import decode, frames, large, lossless, syntaxes
 from pacs.codec import image as syntax
 from pacs.codec.image import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA, Image, describe
+from pacs.codec.splicing import (
+    EMPTY_TABLE,
+    PIXEL_TAGS,
+    around_pixel_data,
+    colour,
+    feed,
+    named,
+    parsed,
+    pixel_element,
+    replaced,
+    spliced,
+    streamed,
+    vr,
+    with_colour,
+)
 from pacs.dicom import elements as dicom
 from pacs.dicom.values import INDEXED, attributes
-from pacs.model.bulk import Bulk, Joined, LazyFrames, blocks
+from pacs.model.bulk import Bulk, Joined, LazyFrames
 from pacs.model.errors import IntegrityError, NotTranscodable, NotUnderstood
 from pacs.model.instance import Buffer, BulkElement, Deidentified, Element, Encoded, InstanceKey, StoredFrames
 from pacs.ports import Scratch
 
-_ELEMENT = struct.Struct("<HH2sH")
-_LONG_VRS = frozenset(vr.encode("ascii") for vr in dicom.LONG_VRS)
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-_PIXEL_TAGS = frozenset({PIXEL_DATA, *syntax.ENCAPSULATION})
-_EMPTY_TABLE = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
 _NO_SYNTAX = "the receiver accepts none of the transfer syntaxes that this instance can be sent in"
-
 SUPPORTED: tuple[str, ...] = (
     *syntax.UNCOMPRESSED,
     syntax.HTJ2K_LOSSLESS_RPCL,
@@ -46,7 +55,6 @@ SUPPORTED: tuple[str, ...] = (
     *sorted(syntax.VIDEO),
 )
 """Transfer syntaxes in which instances can be kept and sent."""
-
 _ENCODERS: dict[str, Callable[[Buffer, Image], bytes]] = {
     syntax.HTJ2K_LOSSLESS_RPCL: lossless.encode_htj2k,
     syntax.HTJ2K_LOSSLESS: lossless.encode_htj2k,
@@ -100,7 +108,7 @@ class Codec:
         Two data sets with equal digests say the same; compressed Pixel Data counts as it is.
         """
         digest = sha256(deidentified.transfer_syntax_uid.encode("ascii"))
-        _feed(digest.update, deidentified.elements, 0)
+        feed(digest.update, deidentified.elements, 0)
         return digest.digest()
 
     def encode(self, deidentified: Deidentified, digest: bytes, *, later: bool = False) -> Encoded:
@@ -113,8 +121,8 @@ class Codec:
 
     def compress(self, key: InstanceKey, sop_class_uid: str, header: Buffer, stored: StoredFrames, digest: bytes) -> Encoded:
         """Return a stored instance whose compression was deferred in the archive's form."""
-        element = _pixel_element(stored, EXPLICIT_LITTLE_ENDIAN, stored.pixel_vr)
-        whole = dicom.walk(b"".join(bytes(buffer) for buffer in _spliced(header, element)))
+        element = pixel_element(stored, EXPLICIT_LITTLE_ENDIAN, stored.pixel_vr)
+        whole = dicom.walk(b"".join(bytes(buffer) for buffer in spliced(header, element)))
         return self._encode(key, sop_class_uid, whole, EXPLICIT_LITTLE_ENDIAN, digest, later=False)
 
     def _encode(
@@ -141,14 +149,14 @@ class Codec:
                 split = large.split_native(pixel.bulk, image)
             else:
                 split = frames.split_native(pixel.value, image)
-            left_out = _PIXEL_TAGS
+            left_out = PIXEL_TAGS
             deferred = later and self._defers(pixel, split, image)
             compressed = None if deferred else self._compressed(split, image)
             if compressed is not None:
                 split, syntax_uid = frames.Split(compressed), syntax.HTJ2K_LOSSLESS_RPCL
                 if image.samples == 3 and image.photometric_interpretation == "RGB":
                     # PS3.5 8.2.14: the reversible component transform was used.
-                    changed = _colour("YBR_RCT")
+                    changed = colour("YBR_RCT")
         else:
             table = by_tag.get(syntax.EXTENDED_OFFSET_TABLE)
             offsets = syntax.unsigned(table.value, 8) if table else ()
@@ -157,7 +165,7 @@ class Codec:
             else:
                 split = frames.split_encapsulated(pixel.value, image.number_of_frames, syntax_uid, offsets)
             # An item stream that stays whole keeps its offset tables.
-            left_out = frozenset({PIXEL_DATA}) if split.packed else _PIXEL_TAGS
+            left_out = frozenset({PIXEL_DATA}) if split.packed else PIXEL_TAGS
         # Group lengths would be wrong from here on; they are retired (PS3.5 7.2).
         kept = [changed.get(one.tag, one) for one in elements if one.tag not in left_out and one.tag & 0xFFFF]
         return Encoded(
@@ -187,13 +195,13 @@ class Codec:
         """
         native = transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN
         try:
-            image = describe({one.tag: one for one in _parsed(header)})
+            image = describe({one.tag: one for one in parsed(header)})
             if isinstance(stored.frames, LazyFrames) or image.frame_bits * stored.number_of_frames // 8 > large.LARGE_BYTES:
                 self._check_large(header, stored, transfer_syntax_uid, digest if repeatable else None)
             elif repeatable:
                 parts = self.data_set(header, stored, transfer_syntax_uid, (EXPLICIT_LITTLE_ENDIAN,))
                 found = sha256(EXPLICIT_LITTLE_ENDIAN.encode("ascii"))
-                _feed(found.update, dicom.walk(b"".join(bytes(buffer) for buffer in parts.buffers)), 0)
+                feed(found.update, dicom.walk(b"".join(bytes(buffer) for buffer in parts.buffers)), 0)
                 if found.digest() != digest:
                     raise IntegrityError("the content is not the one that its digest was computed of")
             elif not native and not stored.packed and transfer_syntax_uid in syntax.DECODABLE:
@@ -234,12 +242,12 @@ class Codec:
         """
         relabelled = _as_stored(transfer_syntax_uid, accepted)
         if relabelled is not None and isinstance(stored.frames, LazyFrames):
-            return DataSetParts(_streamed(header, stored, stored.frames, transfer_syntax_uid), relabelled)
+            return DataSetParts(streamed(header, stored, stored.frames, transfer_syntax_uid), relabelled)
         if relabelled is not None:
-            element = _pixel_element(stored, transfer_syntax_uid, stored.pixel_vr)
-            return DataSetParts((*_spliced(header, element),), relabelled)
+            element = pixel_element(stored, transfer_syntax_uid, stored.pixel_vr)
+            return DataSetParts((*spliced(header, element),), relabelled)
         assert accepted is not None
-        before, after = _around_pixel_data(_parsed(header))
+        before, after = around_pixel_data(parsed(header))
         image, pixel_vr = describe({one.tag: one for one in before}), stored.pixel_vr
         native_bytes = image.frame_bits * stored.number_of_frames // 8
         if isinstance(stored.frames, LazyFrames) or (stored.frames and native_bytes > large.LARGE_BYTES):
@@ -255,12 +263,12 @@ class Codec:
                 image = arrays[0][1]
                 stored = replace(stored, frames=tuple(array.tobytes() for array, _ in arrays))
                 pixel_vr = (
-                    stored.pixel_vr if transfer_syntax_uid in syntax.HTJ2K_FAMILY and stored.pixel_vr == "OW" else _vr(image)
+                    stored.pixel_vr if transfer_syntax_uid in syntax.HTJ2K_FAMILY and stored.pixel_vr == "OW" else vr(image)
                 )
-                before = _with_colour(before, image)
+                before = with_colour(before, image)
         if target in _ENCODERS:
             return self._recompressed(before, after, replace(stored, pixel_vr=pixel_vr), image, target)
-        pixel = _pixel_element(stored, EXPLICIT_LITTLE_ENDIAN, pixel_vr)
+        pixel = pixel_element(stored, EXPLICIT_LITTLE_ENDIAN, pixel_vr)
         if target == syntax.EXPLICIT_BIG_ENDIAN and pixel_vr == "OW" and image.bits_allocated > 16:
             raise NotTranscodable("pixels of more than 16 bits have no agreed form in Explicit VR Big Endian")
         return DataSetParts(syntaxes.rewritten(before, pixel, after, pixel_vr, target), target)
@@ -270,7 +278,7 @@ class Codec:
 
         Raises `NotTranscodable` if they cannot be decoded.
         """
-        before = _around_pixel_data(_parsed(header))[0]
+        before = around_pixel_data(parsed(header))[0]
         image = describe({one.tag: one for one in before})
         if not isinstance(stored.frames, LazyFrames) and image.frame_bits * stored.number_of_frames // 8 <= large.LARGE_BYTES:
             return None
@@ -286,7 +294,7 @@ class Codec:
         relabelled = _as_stored(transfer_syntax_uid, accepted)
         if relabelled is not None:
             return bytes(data), relabelled
-        image = describe({one.tag: one for one in _parsed(header)})
+        image = describe({one.tag: one for one in parsed(header)})
         target = next((uid for uid in (*syntax.UNCOMPRESSED[:2], *_ENCODERS) if uid in accepted), None)
         if target is None:
             raise NotTranscodable("none of the accepted transfer syntaxes can be reached for this frame")
@@ -310,7 +318,7 @@ class Codec:
 
         Raises `NotTranscodable` if the frame cannot be decoded.
         """
-        image = describe({one.tag: one for one in _parsed(header)})
+        image = describe({one.tag: one for one in parsed(header)})
         with self._cores:
             if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN:
                 array = decode.native_frame(data, image)
@@ -365,7 +373,7 @@ class Codec:
             found, image, self._window, lambda frame, image: decode.decoded(frame, image, transfer_syntax_uid)
         )
         keeps_vr = transfer_syntax_uid in syntax.HTJ2K_FAMILY and stored.pixel_vr == "OW"
-        return _with_colour(before, native.image), native, stored.pixel_vr if keeps_vr else _vr(native.image)
+        return with_colour(before, native.image), native, stored.pixel_vr if keeps_vr else vr(native.image)
 
     def _large_data_set(
         self,
@@ -398,7 +406,7 @@ class Codec:
         if stored.packed or not lossless.suits(native.image):
             raise NotTranscodable("these pixels cannot be compressed without loss")
         if native.image.samples == 3 and native.image.photometric_interpretation == "RGB" and target != syntax.JPEG_LS_LOSSLESS:
-            before = _replaced(before, _colour("YBR_RCT"))
+            before = replaced(before, colour("YBR_RCT"))
 
         def one(index: int) -> bytes:
             return self._encoded(native.frames[index], native.image, target)
@@ -406,7 +414,7 @@ class Codec:
         def begin_encoded() -> Iterator[Buffer]:
             yield from dicom.join(before)
             # How long the code streams will be nobody knows yet: the offset table is empty (PS3.5 A.4).
-            yield frames.encapsulated_head() + _EMPTY_TABLE
+            yield frames.encapsulated_head() + EMPTY_TABLE
             size = native.frames.size_of(0)
             yield from large.fragments_of(self._window.each(one, len(native.frames), size, large.WAY_OUT_BYTES))
             yield from dicom.join(after)
@@ -414,7 +422,7 @@ class Codec:
         return DataSetParts(large.Stream(begin_encoded, None), target)
 
     def _check_large(self, header: Buffer, stored: StoredFrames, transfer_syntax_uid: str, digest: bytes | None) -> None:
-        before, after = _around_pixel_data(_parsed(header))
+        before, after = around_pixel_data(parsed(header))
         image = describe({one.tag: one for one in before})
         if digest is None:
             if not stored.packed and transfer_syntax_uid in syntax.DECODABLE:
@@ -423,13 +431,13 @@ class Codec:
             return
         before, native, pixel_vr = self._native(before, stored, image, transfer_syntax_uid)
         computed = sha256(EXPLICIT_LITTLE_ENDIAN.encode("ascii"))
-        _feed(computed.update, before, 0)
+        feed(computed.update, before, 0)
         length = native.frames.size_bytes
-        computed.update(_named(PIXEL_DATA, pixel_vr, length + length % 2))
+        computed.update(named(PIXEL_DATA, pixel_vr, length + length % 2))
         for frame in native:
             computed.update(frame)
         computed.update(bytes(length % 2))
-        _feed(computed.update, after, 0)
+        feed(computed.update, after, 0)
         if computed.digest() != digest:
             raise IntegrityError("the content is not the one that its digest was computed of")
 
@@ -440,7 +448,7 @@ class Codec:
             raise NotTranscodable("this instance has no frames that can be compressed")
         streams = self._each(lambda frame: self._encoded(frame, image, target), stored.frames)
         if image.samples == 3 and image.photometric_interpretation == "RGB" and target != syntax.JPEG_LS_LOSSLESS:
-            before = _replaced(before, _colour("YBR_RCT"))
+            before = replaced(before, colour("YBR_RCT"))
         element = frames.encapsulated_element(streams)
         return DataSetParts((*dicom.join(before), *element, *dicom.join(after)), target)
 
@@ -479,124 +487,9 @@ def _as_stored(transfer_syntax_uid: str, accepted: Sequence[str] | None) -> str 
     return next((uid for uid in syntax.ALSO_VALID_AS.get(transfer_syntax_uid, ()) if uid in accepted), None)
 
 
-def _feed(update: Callable[[Buffer], None], elements: Sequence[Element], depth: int) -> None:
-    for one in elements:
-        if not one.tag & 0xFFFF:
-            continue
-        if one.vr == "SQ":
-            try:
-                nested = dicom.items(one.value, depth=depth)
-            except NotUnderstood:
-                nested = None
-            if nested is not None:
-                update(b"%08X%s" % (one.tag, b"SQ") + len(nested).to_bytes(8, "little"))
-                for item in nested:
-                    update(len(item).to_bytes(8, "little"))
-                    _feed(update, item, depth + 1)
-                continue
-        if isinstance(one, BulkElement):
-            update(_named(one.tag, one.vr, len(one.bulk)))
-            for block in blocks(one.bulk):
-                update(block)
-            continue
-        update(_named(one.tag, one.vr, len(one.value)))
-        update(one.value)
-
-
-def _named(tag: int, vr: str, length: int) -> bytes:
-    return b"%08X%s" % (tag, vr.encode("ascii")) + length.to_bytes(8, "little")
-
-
 def _decode_htj2k(stream: bytes, image: Image) -> decode.Array:
     return decode.decoded(stream, image, syntax.HTJ2K_LOSSLESS)[0]
 
 
 def _decoder(target: str) -> Callable[[bytes, Image], decode.Array]:
     return lambda stream, image: decode.decoded(stream, image, target)[0]
-
-
-def _parsed(header: Buffer) -> list[Element]:
-    return dicom.walk(header)
-
-
-def _around_pixel_data(found: list[Element]) -> tuple[list[Element], list[Element]]:
-    after = [one for one in found if one.tag > PIXEL_DATA]
-    return (found[: -len(after)], after) if after else (found, [])
-
-
-def _spliced(header: Buffer, element: list[Buffer]) -> list[Buffer]:
-    """Put Pixel Data into a header at its place.
-
-    Headers are our own and authenticated, so finding the place needs no full walk: that would cost as much as all the rest of
-    sending an instance as it is stored.
-    """
-    position, end = 0, len(header)
-    while position < end:
-        group, number, vr, length = _ELEMENT.unpack_from(header, position)
-        if (group, number) > (0x7FE0, 0x0010):
-            break
-        if vr in _LONG_VRS:
-            length = int.from_bytes(header[position + 8 : position + 12], "little")
-            if length == 0xFFFFFFFF:
-                before, after = _around_pixel_data(_parsed(header))
-                return [*dicom.join(before), *element, *dicom.join(after)]
-            position += 4
-        position += 8 + length
-    view = memoryview(header)
-    return [view[:position], *element, view[position:]] if position < end else [header, *element]
-
-
-def _streamed(header: Buffer, stored: StoredFrames, found: LazyFrames, transfer_syntax_uid: str) -> large.Stream:
-    """Return a large data set as it is stored."""
-    here: Buffer = bytearray()
-    around = _spliced(header, [here])
-    place = next(index for index, one in enumerate(around) if one is here)
-    if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN:
-        (head, end), length = large.native_element(found, stored.pixel_vr)
-    elif stored.packed:
-        head, end, length = frames.encapsulated_head(), frames.SEQUENCE_END, found.size_bytes
-    else:
-        head, length = large.encapsulated_element(found)
-        end = b""
-    split = not stored.packed and transfer_syntax_uid != EXPLICIT_LITTLE_ENDIAN
-
-    def begin() -> Iterator[Buffer]:
-        yield from around[:place]
-        yield head
-        yield from large.fragments_of(iter(found)) if split else found
-        yield end
-        yield from around[place + 1 :]
-
-    return large.Stream(begin, sum(map(len, around)) + len(head) + length + len(end))
-
-
-def _pixel_element(stored: StoredFrames, transfer_syntax_uid: str, pixel_vr: str) -> list[Buffer]:
-    if not stored.frames:
-        return []
-    if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN:
-        return frames.native_element(stored.frames, pixel_vr)
-    return frames.packed_element(stored.frames) if stored.packed else frames.encapsulated_element(stored.frames)
-
-
-def _vr(image: Image) -> str:
-    # PS3.5 A.2: OW beyond 8 bits; up to 8 either is allowed.
-    return "OW" if image.bits_allocated > 8 else "OB"
-
-
-def _colour(photometric_interpretation: str) -> dict[int, Element]:
-    tag = syntax.PHOTOMETRIC_INTERPRETATION
-    return {tag: dicom.element(tag, "CS", photometric_interpretation.encode("ascii"))}
-
-
-def _with_colour(found: list[Element], image: Image) -> list[Element]:
-    """Make the attributes say how decoded samples lie."""
-    changes = _colour(image.photometric_interpretation)
-    if image.samples > 1:
-        tag = syntax.PLANAR_CONFIGURATION
-        changes[tag] = dicom.element(tag, "US", image.planar_configuration.to_bytes(2, "little"))
-    return _replaced(found, changes)
-
-
-def _replaced(found: list[Element], changes: dict[int, Element]) -> list[Element]:
-    others = [one for one in found if one.tag not in changes]
-    return sorted([*others, *changes.values()], key=lambda one: one.tag)
