@@ -15,6 +15,7 @@ from pacs.deid.markers import TRIAL_KEYWORDS
 from pacs.deid.policy import with_own
 from pacs.deid.profile import Deidentifier
 from pacs.index.database import Index
+from pacs.lifecycle import Quotas, quotas, retention_rules
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError
 from pacs.ports import Bucket, KeyProvider, ObjectStore
@@ -56,6 +57,7 @@ class Archive:
     ring: KeyRing
     keys: KeyHouse
     intake: Intake
+    quotas: Quotas
     tiers: TieredStore | None = None
     """The same as `objects`, where there is a bucket: for whoever sends, verifies and repairs."""
 
@@ -76,6 +78,7 @@ class Archive:
             The home was never prepared, a key is missing or wrong, or the database is of another revision.
         """
         home = settings.home
+        retention_rules(settings.store.retain)  # a wrong rule is said at the start
         keys = key_house(settings)
         image_keys, identity_keys = keys.open("image"), keys.open("identity")
         index = Index.open(settings.database_url, conflict=settings.store.conflict)
@@ -117,6 +120,9 @@ class Archive:
             image_key_id=image_keys.key_id,
             ring=ring,
             keys=keys,
+            quotas=Quotas(
+                quotas(settings.store.quotas, settings.store.quota_gb), settings.store.quota_warn, index.lifecycle.usage
+            ),
             tiers=tiers,
             intake=Intake(scratch, large_bytes=large_bytes, memory_bytes=_AT_ONCE * large_bytes),
         )

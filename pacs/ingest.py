@@ -29,7 +29,7 @@ def ingest(archive: Archive, received: Received) -> Stored:
     NotUnderstood, DataSetMismatch, SOPClassNotSupported, Quarantined
         The object is in the encrypted quarantine and not in the archive.
     Unavailable, OutOfResources
-        Nothing was kept; the sender should try again.
+        Nothing was kept; the sender should try again. A full quota is an `OutOfResources` that names it.
     """
     with archive.intake.turn(received.data_set), _inflated(archive, received) as plain:
         deidentified = _deidentify(archive, received, plain)
@@ -38,6 +38,7 @@ def ingest(archive: Archive, received: Received) -> Stored:
         if known is not None:
             _keep_identity(archive, deidentified, digest)
             return known
+        archive.quotas.check(received.source, deidentified.policy)
         return archive.committer.commit(_arrival(archive, received, deidentified, digest))
 
 

@@ -18,7 +18,7 @@ ALLOWED = frozenset(
     ae_title aet address attempt backlog bytes_free called_ae_title calling_ae_title count duration_ms error evidence exit_code
     failed frames generation home host http_status instances job_id job_state key_id kind level limit location_container
     message_id method object_id operation origin outcome path_name pending pid place policy port priority process processor
-    progress quarantine_id queue reason records retry_in_s role route rule segment series_instance_uid signal size_bytes
+    progress quarantine_id queue quota reason records retry_in_s role route rule segment series_instance_uid signal size_bytes
     sop_class_uid sop_instance_uid state status study_instance_uid sub_operations table timeout_s transfer_syntax_uid version
     waited_s warning worker
     """.split()

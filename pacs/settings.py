@@ -151,6 +151,20 @@ class StoreSettings:
         32,
         "Objects larger than this, in MiB, are taken in through the encrypted scratch; a process holds at most 3 such.",
     )
+    quota_gb: float = _setting(0.0, "Most GiB of records that are taken in (then A700, 507); 0: as many as the disk takes.")
+    quota_warn: float = _setting(0.9, "Share of a quota from which on warnings are given.")
+    quotas: tuple[Mapping[str, Any], ...] = _setting(
+        (),
+        "For some: `[[store.quotas]]` with `name`, `gb`, and `source` (AE title or door), `policy` or both, as patterns.",
+    )
+    retain: tuple[Mapping[str, Any], ...] = _setting(
+        (),
+        "Retention rules (docs/looking-after.md): `[[store.retain]]` with `name`, `days` since arrival or `study_days` since "
+        "the Study Date, `where`, `label`, `committed`, `automatic`. `pacs retention test` lists what they would forget.",
+    )
+    retain_most: float = _setting(
+        0.1, "By themselves rules forget at most this share of all studies (or 10) in a pass; with more, none goes."
+    )
     floor_mb: int = _setting(64, "Free disk, in MiB, below which nothing more is taken in (at most a twentieth of the disk).")
 
 

@@ -14,6 +14,7 @@ from pacs.cli import (
     identity,
     jobs,
     keys,
+    lifecycle,
     peers,
     phantom,
     processors,
@@ -85,6 +86,9 @@ for name in ("backup", "restore", "repair", "bucket"):
     app.command(name, rich_help_panel=CARE)(getattr(copies, name))
 for name in ("verify", "compact", "forget", "versions"):
     app.command(name, rich_help_panel=CARE)(getattr(upkeep, name))
+for name in ("protect", "label", "quotas"):
+    app.command(name, rich_help_panel=CARE)(getattr(lifecycle, name))
+app.add_typer(lifecycle.app, name="retention", rich_help_panel=CARE)
 app.command("rebuild-index", rich_help_panel=CARE)(upkeep.rebuild_index)
 app.command("conformance", rich_help_panel=CARE)(conformance.conformance)
 app.command("settings", rich_help_panel=CARE)(settings.settings)

@@ -79,6 +79,7 @@ def examine() -> Iterator[Check]:
         return
     yield _guarded("disk", lambda: _disk(settings))
     yield _guarded("archive", lambda: _archive(settings))
+    yield _guarded("quotas", lambda: _quotas(settings))
     yield _guarded("held images", lambda: _held(settings))
     yield _guarded("bucket", lambda: _bucket(settings))
     yield _guarded("keys", lambda: _keys(settings))
@@ -139,6 +140,18 @@ def _archive(settings: Settings) -> str:
     with Archive.opened(settings, writer="cli") as archive:
         counts = archive.index.summary()
     return f"{counts['studies']} studies, {counts['instances']} instances, key {archive.image_key_id}"
+
+
+def _quotas(settings: Settings) -> str:
+    from pacs.archive import Archive
+
+    with Archive.opened(settings, writer="cli") as archive:
+        state = archive.quotas.state()
+    full = [quota.name for quota, used, _ in state if used >= quota.size_bytes]
+    if full:
+        raise Unavailable(f"{', '.join(full)}: in use wholly, so arrivals are answered A700; forget something, or raise it")
+    nearly = [quota.name for quota, _, warning in state if warning]
+    return f"WARNING: nearly in use: {', '.join(nearly)} (`pacs quotas`)" if nearly else f"{len(state)}, none nearly in use"
 
 
 def _held(settings: Settings) -> str:

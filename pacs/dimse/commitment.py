@@ -108,11 +108,12 @@ class Desk:
             request = self._opened(row)
             failures: Mapping[int, int] | None = row.failures
             if row.state == "waiting":
-                failures = self._checked(row, request)
-                if failures is None:
+                found = self._checked(row, request)
+                if found is None:
                     commitments.later(row.commitment_id, self._clock() + _LOOK_EVERY_S, attempts=0)
                     return
-                commitments.checked(row.commitment_id, failures)
+                failures, studies = found
+                commitments.checked(row.commitment_id, failures, studies)
             assert failures is not None
             self._report(row.ae_title, request, failures)
         except (ArchiveError, AssociationLost) as error:
@@ -133,22 +134,29 @@ class Desk:
         transaction_uid, references = orjson.loads(opened)
         return Request(transaction_uid, [(str(one), str(other)) for one, other in references])
 
-    def _checked(self, row: Commitment, request: Request) -> dict[int, int] | None:
-        """Return Failure Reasons by position; None while it is too early to say. Raises `Unavailable`."""
+    def _checked(self, row: Commitment, request: Request) -> tuple[dict[int, int], set[str]] | None:
+        """Return Failure Reasons by position, and the studies of what is committed; None while it is too early to say.
+
+        Raises `Unavailable`.
+        """
         index = self._archive.index
         if index.commitments.known(row.ae_title, row.transaction_uid, row.commitment_id):
-            return dict.fromkeys(range(len(request.references)), DUPLICATE_TRANSACTION)
+            return dict.fromkeys(range(len(request.references)), DUPLICATE_TRANSACTION), set()
         held = self._held([uid for _, uid in request.references])
         grace = self._archive.settings.dicom.commitment_grace_s
         patient = self._clock() < row.received_at + grace
         if patient and any(uid not in held and sop_class in contexts.STORAGE_CLASSES for sop_class, uid in request.references):
             return None
-        failures = {}
+        failures: dict[int, int] = {}
+        studies = set()
         for place, (sop_class, uid) in enumerate(request.references):
-            reason = self._reason(sop_class, held.get(uid))
+            stored = held.get(uid)
+            reason = self._reason(sop_class, stored)
             if reason:
                 failures[place] = reason
-        return failures
+            elif stored is not None:
+                studies.add(stored.key.study_instance_uid)
+        return failures, studies
 
     def _held(self, uids: Sequence[str]) -> dict[str, Stored]:
         """Return what the archive holds of instances named by original UIDs (or by ours, which we gave out)."""

@@ -1,12 +1,14 @@
 """Requests for storage commitment, kept until they are answered; what a request names is sealed before it comes here."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
+from pacs.index import lifecycle
 from pacs.index import tables as t
 from pacs.index.connections import Connections, Row
 from pacs.model.commitment import Commitment
+from pacs.model.lifecycle import COMMITTED
 
 OPEN = ("waiting", "checked")
 _KEPT_S = 30 * 86400.0
@@ -70,9 +72,19 @@ class Commitments:
         """Put a request off."""
         self._set(commitment_id, due_at=due_at, attempts=attempts)
 
-    def checked(self, commitment_id: int, failures: Mapping[int, int]) -> None:
-        """Keep the outcome of the check: what failed, by position; nothing has to be checked again for another report."""
-        self._set(commitment_id, state="checked", failures=[[place, reason] for place, reason in sorted(failures.items())])
+    def checked(self, commitment_id: int, failures: Mapping[int, int], studies: Collection[str] = ()) -> None:
+        """Keep the outcome of the check: what failed, by position; nothing has to be checked again for another report.
+
+        In the same transaction `studies`, those of what is committed, are labelled so: no rule takes them away by itself.
+        """
+        outcome = [[place, reason] for place, reason in sorted(failures.items())]
+        mine = sa.update(t.commitment).where(t.commitment.c.commitment_id == commitment_id)
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(mine.values(state="checked", failures=outcome))
+            lifecycle.label(self._connections, connection, studies, COMMITTED, "storage commitment")
+
+        self._connections.retrying(work)
 
     def end(self, commitment_id: int, state: str, *, attempts: int) -> None:
         """Say how a request ended, "reported" or "given up"; what it named is forgotten."""

@@ -19,6 +19,7 @@ from pacs.index.commitments import Commitments
 from pacs.index.connections import Connections
 from pacs.index.incoming import INSTANCES, STORED_COLUMNS, Incoming, stored_of
 from pacs.index.jobs import Jobs
+from pacs.index.lifecycle import Lifecycle
 from pacs.index.notifications import Notifications
 from pacs.index.peers import Peers
 from pacs.index.performed import PerformedSteps
@@ -68,6 +69,7 @@ class Index:
         self.tallies = Tallies(connections)
         self.access = Access(connections)
         self.upkeep = Upkeep(connections)
+        self.lifecycle = Lifecycle(connections)
 
     @classmethod
     def open(cls, url: str, *, clock: Clock = time.time, conflict: str = "version") -> "Index":

@@ -394,6 +394,16 @@ worklist_digest = sa.Table(
     sa.Column("digest", Key, primary_key=True, index=True),
 )
 
+# What people, and storage commitment, say of a study: retention rules ask for it.
+study_label = sa.Table(
+    "study_label",
+    metadata,
+    sa.Column("study_instance_uid", Key, primary_key=True),
+    sa.Column("label", Key, primary_key=True),
+    _key("reason"),
+    sa.Column("at", Time, nullable=False),
+)
+
 quarantine = sa.Table(
     "quarantine",
     metadata,

@@ -242,7 +242,7 @@ class Upkeep:
 
         self._connections.retrying(work)
 
-    def forget(self, study_instance_uid: str) -> list[Location]:
+    def forget(self, study_instance_uid: str, reason: str = "") -> list[Location]:
         """Remove every row that tells of a study, and write one event that it was forgotten; returns where its records lay.
 
         Instances of all versions, series, the study, its patient if nothing else is theirs, its jobs and earlier events.
@@ -278,10 +278,12 @@ class Upkeep:
             steps = sa.select(t.performed_step.c.step_uid).where(t.performed_step.c.study_instance_uid == uid)
             connection.execute(sa.delete(t.performed_series).where(t.performed_series.c.step_uid.in_(steps)))
             connection.execute(sa.delete(t.performed_step).where(t.performed_step.c.study_instance_uid == uid))
-            connection.execute(sa.delete(t.notification).where(t.notification.c.study_instance_uid == uid))
+            for table in (t.notification, t.study_label):
+                connection.execute(sa.delete(table).where(table.c.study_instance_uid == uid))
             known = connection.execute(sa.delete(t.event).where(t.event.c.study_instance_uid == uid)).rowcount
             if study is not None or known:
-                feed.record(self._connections, connection, [feed.entry(now, "study_forgotten", study_instance_uid=uid)])
+                told = feed.entry(now, "study_forgotten", study_instance_uid=uid, **({"reason": reason} if reason else {}))
+                feed.record(self._connections, connection, [told])
             return places
 
         return self._connections.retrying(work)

@@ -15,7 +15,8 @@ from typing import Any
 
 from pacs.archive import Archive
 from pacs.logs import get_logger
-from pacs.model.errors import NotFound
+from pacs.model.errors import NotFound, Refused
+from pacs.model.lifecycle import PROTECTED
 from pacs.model.upkeep import Belongings
 from pacs.store import certificate
 from pacs.store.providers import sync_folder
@@ -34,11 +35,19 @@ def belongings(archive: Archive, *, study_instance_uids: Sequence[str] = (), pat
     return there
 
 
-def forget(archive: Archive, what: Sequence[Belongings], *, now: float | None = None) -> Path:
-    """Forget these studies and all that was made of them; returns where the signed certificate lies."""
+def forget(archive: Archive, what: Sequence[Belongings], *, now: float | None = None, reason: str = "") -> Path:
+    """Forget these studies and all that was made of them; returns where the signed certificate lies.
+
+    Raises `Refused` if one of them is protected; then none is forgotten.
+    """
+    labels = archive.index.lifecycle.labels([one.study_instance_uid for one in what])
+    for uid, borne in labels.items():
+        if PROTECTED in borne:
+            raise Refused(f"study {uid} is protected ({borne[PROTECTED]}); `pacs protect {uid} --remove` lets it go")
     folder = _folder(archive)
     plan = folder / f"{uuid.uuid4()}.plan"
-    _write(plan, {"asked_at": _utc(now or time.time()), "studies": [_counts(one) for one in what]})
+    why = {"reason": reason} if reason else {}
+    _write(plan, {"asked_at": _utc(now or time.time()), **why, "studies": [_counts(one) for one in what]})
     return _carry_out(archive, plan)
 
 
@@ -62,7 +71,7 @@ def _carry_out(archive: Archive, plan: Path) -> Path:
     for study in asked["studies"]:
         uid = study["study_instance_uid"]
         archive.ring.forget(uid)
-        places = archive.index.upkeep.forget(uid)
+        places = archive.index.upkeep.forget(uid, asked.get("reason", ""))
         for place in places:
             archive.objects.delete(place)
         if archive.vault is not None:

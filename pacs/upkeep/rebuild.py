@@ -1,7 +1,7 @@
 """Write the index anew from what the records say of themselves: sources, versions, held and derived instances.
 
-Not in the records, and so not restored: jobs and their lineage, events, peers, tokens, the worklist and performed steps, and
-which AE title an instance came by.
+Not in the records, and so not restored: jobs and their lineage, events, peers, tokens, labels, the worklist and performed
+steps, and which AE title an instance came by.
 Everything counts as processed; ask for a processor again where its results are missing.
 """
 
@@ -12,6 +12,7 @@ from pacs.archive import Archive
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, ConfigurationError
 from pacs.model.instance import IndexEntry, Location, Origin
+from pacs.model.lifecycle import PROTECTED
 
 log = get_logger(__name__)
 COMPLETION = "rebuilt from the records"
@@ -45,6 +46,10 @@ def rebuild(archive: Archive, on_record: Callable[[int], object] | None = None) 
         restored, copies = _write(archive, group, restored, copies, on_record)
     _renumber(archive)
     archive.index.upkeep.settle_all(COMPLETION)
+    if archive.settings.store.retain:
+        # Labels are in no record: what was protected or committed is not known any more, so nothing may go by a rule.
+        for study in archive.index.studies():
+            archive.index.lifecycle.label(study.study_instance_uid, PROTECTED, "the index was rebuilt: labels are not known")
     for quarantine_id in archive.quarantine.files():
         _list_again(archive, quarantine_id)
     log.info("index_rebuilt", records=restored, failed=unreadable)

@@ -1,5 +1,5 @@
-"""Upkeep beside serving, in the scheduler's process: check records by their age, compress what came in a hurry, compact, and
-finish what was cut short.
+"""Upkeep beside serving, in the scheduler's process: check records by their age, compress what came in a hurry, compact,
+forget what retention rules say, and finish what was cut short.
 
 It never hurries: at most `store.scrub_mb_s` are read, and whatever goes wrong is logged and tried again later. What it finds is
 an error in the log and an event; `pacs verify` tells the whole story.
@@ -16,7 +16,7 @@ from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, ConfigurationError, Unavailable
 from pacs.model.upkeep import Finding, RecordRow
 from pacs.settings import Settings
-from pacs.upkeep import forget
+from pacs.upkeep import forget, retention
 from pacs.upkeep.compact import compact
 from pacs.upkeep.compress import compress
 from pacs.upkeep.repair import OtherPlace, repair_row
@@ -27,6 +27,7 @@ log = get_logger(__name__)
 TICK_S = 5.0
 COMPACT_EVERY_S = 600.0
 COMPRESS_S = 30.0
+RETAIN_EVERY_S = 3600.0
 DAY_S = 86400.0
 _AT_ONCE = 32
 
@@ -41,6 +42,7 @@ class Tender:
         self._stop = stop or threading.Event()
         self._other = OtherPlace(archive.tiers) if archive.tiers is not None else None
         self._compacted_at = time.monotonic()
+        self._retained_at = -RETAIN_EVERY_S
 
     def scrub(self, seconds: float) -> int:
         """Check the records that were not checked for the longest time, as many as `seconds` allow; returns how many."""
@@ -77,6 +79,9 @@ class Tender:
     def tick(self) -> None:
         """Do what is due."""
         forget.resume(self._archive)
+        if time.monotonic() - self._retained_at >= RETAIN_EVERY_S:
+            self._retained_at = time.monotonic()
+            retention.by_itself(self._archive)
         self.scrub(TICK_S)
         compress(self._archive, until=time.monotonic() + COMPRESS_S, stop=self._stop)
         below = self._archive.settings.store.compact_below

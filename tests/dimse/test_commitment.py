@@ -21,6 +21,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from pacs.archive import Archive
 from pacs.committer import Committer
 from pacs.dimse import commitment, server
+from pacs.model.lifecycle import COMMITTED
 from pacs.model.peer import Peer
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -187,6 +188,8 @@ def test_c2_c3_the_report_comes_on_an_association_of_its_own_where_we_are_scp(fi
     assert outcome(report) == ([uid for _, uid in references()], {})
     assert peer.roles == [(False, True)] or peer.roles == [(True, False)]
     assert filled.archive.index.commitments.list(1)[0].state == "reported"
+    (study,) = filled.archive.index.studies()
+    assert COMMITTED in filled.archive.index.lifecycle.labels()[study.study_instance_uid], "no rule takes it by itself"
     assert desk(filled.archive).turn() == 0
 
 
