@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index import feed, write
+from pacs.index import feed, incoming
 from pacs.index import tables as t
 from pacs.index.connections import Connections
 from pacs.model.errors import NotFound
@@ -86,7 +86,7 @@ class Lifecycle:
         size = sa.cast(sa.func.sum(t.instance.c.size_bytes), sa.BigInteger)
         statement = (
             sa.select(*columns, arrived.label("arrived_at"), size.label("size_bytes"))
-            .select_from(write.INSTANCES)
+            .select_from(incoming.INSTANCES)
             .where(t.study.c.pk > after, *([t.study.c.study_instance_uid == only] if only else []))
             .group_by(*columns)
             .having(arrived < arrived_before)
