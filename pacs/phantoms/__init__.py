@@ -6,7 +6,7 @@ data sets as a processor gets them (written, and read again), and what is true o
 
 from pacs.phantoms.base import dataset, encode, mesh, pixels, read, stack
 from pacs.phantoms.chest import NODULES, PLAQUES, chest, lungs
-from pacs.phantoms.head import MR, head
+from pacs.phantoms.head import MR, head, tissues
 from pacs.phantoms.inserts import bead, calcium, thigh, tissue
 from pacs.phantoms.pet import FRAME_OF_REFERENCE, SPHERES, STUDY, hot_spheres, pet_ct
 from pacs.phantoms.projection import FAINT, faint, radiograph
@@ -36,4 +36,5 @@ __all__ = [
     "stack",
     "thigh",
     "tissue",
+    "tissues",
 ]

@@ -43,6 +43,11 @@ class Geometry:
         """Unit vector from slice to slice: row x column."""
         return np.cross(self.row, self.column)
 
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in mL."""
+        return float(np.prod(self.spacing_mm)) / 1000
+
     def position(self, frame: int) -> tuple[float, float, float]:
         """Image Position (Patient) of a frame."""
         at = np.asarray(self.origin) + frame * self.spacing_mm[0] * self.normal

@@ -62,12 +62,15 @@ def segments(segmentation: Dataset, series: Series) -> dict[str, NDArray[np.bool
     names = {int(one.SegmentNumber): str(one.SegmentLabel) for one in segmentation.SegmentSequence}
     frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
     labelmap = segmentation.SOPClassUID == SEGMENTATION[1]
+    # What holds for all frames may stand in the shared groups instead (PS3.3 C.7.6.16): one segment, for most.
+    shared = next(iter(segmentation.get("SharedFunctionalGroupsSequence") or []), Dataset())
     found: dict[str, NDArray[np.bool_]] = {}
     for frame, item in zip(frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
         index = _nearest(places, [float(v) for v in item.PlanePositionSequence[0].ImagePositionPatient])
         if index is None:
             continue
-        numbers = names if labelmap else [int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)]
+        owner = item if "SegmentIdentificationSequence" in item else shared
+        numbers = names if labelmap else [int(owner.SegmentIdentificationSequence[0].ReferencedSegmentNumber)]
         for number in numbers:
             mask = found.setdefault(names[number], np.zeros((len(series), *frame.shape), np.bool_))
             mask[index] |= frame == number if labelmap else frame > 0

@@ -1,0 +1,9 @@
+"""Units that processors share (UCUM, PS3.16 8.1), where the code dictionary has none."""
+
+from pydicom.sr.coding import Code
+
+HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+PERCENT = Code("%", "UCUM", "Percent")
+NO_UNIT = Code("1", "UCUM", "no units")
+GRAM = Code("g", "UCUM", "gram")
+SUV_UNIT = Code("{SUVbw}g/ml", "UCUM", "Standardized Uptake Value body weight")
