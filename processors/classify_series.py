@@ -1,14 +1,19 @@
-"""What a series shows, from its header and, on CT, from its pixels: region, plane, contrast, weighting, view.
+"""What a series shows: region, plane, contrast, its phase, MR weighting, view, grey scale; and whether its values can be right.
 
-Sources: region and tokens after PS3.16 CID 4031 (common anatomic regions); MR weighting by echo and repetition times as in
-McRobbie DW et al., "MRI from Picture to Proton", ch. 3, and Gueld MO et al., "Quality of DICOM header information for image
-categorization", Proc SPIE 4685 (2002) 280-287, which is why pixels are asked where they can answer and headers alone are never
-certain. The source header is not rewritten; "undetermined" is an answer.
+Sources: Gueld MO et al., "Quality of DICOM header information for image categorization", Proc SPIE 4685 (2002) 280-287 (headers
+err, so pixels are asked where they can answer); region and weighting as `processors.regions` and `processors.weightings` say;
+plane by PS3.3 C.7.6.2.1.1; symmetry of frontal chest radiographs: Lehmann TM et al., "Automatic categorization of medical
+images for content-based retrieval and data mining", Comput Med Imaging Graph 29 (2005) 143-155; values and quality as in
+`quality-control`, on a sample of the images.
+
+The header of the source is not rewritten. "Undetermined" is an answer, and so is a low certainty: only what two witnesses agree
+on, or what the header states outright, is given with more than 0.9. Region of MR and PET comes from words alone. Contrast is
+what the header says: that no agent is named proves nothing. Limbs are told from necks by the missing windpipe, so a neck whose
+windpipe is outside the images is taken for a limb.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import cv2
@@ -16,56 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacs.processing import Code, Finding, NotApplicable, Range, Report, Run, Series, codes, private_code, processor
+from processors.quality_control import OVERALL, QUESTIONS, Plane, judged, look, overall
+from processors.regions import Slice, region_of, slice_of
+from processors.weightings import weighting_of
 
-REGION = Code("363698007", "SCT", "Finding Site")
 PLANE = codes.DCM.AcquisitionPlane
 CONTRAST = codes.DCM.ContrastAdministered
+PHASE = codes.DCM.ContrastPhase
 VIEW = codes.DCM.ImageView
-WEIGHTING = private_code("MRWEIGHTING", "MR weighting")
-
+INVERTED = private_code("INVERTED", "Inverted grey scale")
 SCT = codes.SCT
-REGIONS: Mapping[str, Code] = {
-    "head": SCT.Head,
-    "neck": SCT.Neck,
-    "chest": SCT.Chest,
-    "abdomen": SCT.Abdomen,
-    "pelvis": SCT.Pelvis,
-    "head neck": SCT.HeadAndNeck,
-    "neck chest": SCT.NeckAndChest,
-    "chest abdomen": SCT.ChestAndAbdomen,
-    "abdomen pelvis": SCT.AbdomenAndPelvis,
-    "chest abdomen pelvis": SCT.ChestAbdomenAndPelvis,
-    "neck chest abdomen": SCT.NeckChestAndAbdomen,
-    "neck chest abdomen pelvis": SCT.NeckChestAbdomenAndPelvis,
-    "whole body": SCT.EntireBody,
-    "breast": SCT.Breast,
-    "spine": SCT.Spine,
-    "knee": SCT.Knee,
-    "hand": SCT.Hand,
-    "foot": SCT.Foot,
-    "shoulder": SCT.Shoulder,
-    "hip": SCT.Hip,
-}
-# Longer words first: "ABDOMENPELVIS" must not be read as "ABDOMEN".
-TOKENS: Sequence[tuple[str, str]] = (
-    (r"WHOLE ?BODY|WBODY|\bWB[A-Z]?\b", "whole body"),
-    (r"CHEST.?ABD\w*.?PEL\w*|THORAX.?ABD\w*.?PEL\w*|\bCAP\b|\bTAP\b", "chest abdomen pelvis"),
-    (r"CHEST.?ABD\w*|THORAX.?ABD\w*", "chest abdomen"),
-    (r"ABD\w*.?PEL\w*", "abdomen pelvis"),
-    (r"HEAD.?NECK", "head neck"),
-    (r"[CTL]-?SPINE|SPINE|LUMBAR|CERVICAL SP", "spine"),
-    (r"BREAST|MAMMO", "breast"),
-    (r"BRAIN|HEAD|SKULL|CRANI|NEURO", "head"),
-    (r"\bNECK\b|LARYNX", "neck"),
-    (r"CHEST|THORAX|THORAC|LUNG", "chest"),
-    (r"ABDOM|LIVER|KIDNEY|PANCREAS", "abdomen"),
-    (r"PELVI|PROSTATE|BLADDER", "pelvis"),
-    (r"KNEE", "knee"),
-    (r"\bHAND\b", "hand"),
-    (r"\bFOOT\b", "foot"),
-    (r"SHOULDER", "shoulder"),
-    (r"\bHIPS?\b", "hip"),
-)
 VIEWS: Mapping[str, Code] = {
     "PA": SCT.PosteroAnterior,
     "AP": SCT.AnteroPosterior,
@@ -76,28 +41,26 @@ VIEWS: Mapping[str, Code] = {
     "ML": Code("399260004", "SCT", "medio-lateral"),
     "LM": SCT.LateroMedial,
 }
+FRONTAL, LATERAL = private_code("FRONTAL", "Frontal"), private_code("LATERAL", "Lateral")
 PLANES: Mapping[str, Code] = {
     "axial": SCT.Axial,
     "coronal": SCT.Coronal,
     "sagittal": SCT.Sagittal,
     "oblique": private_code("OBLIQUE", "Oblique"),
 }
-
-
-@dataclass(frozen=True)
-class Slice:
-    """What one CT slice is made of: body area in cm2 and width in mm; lung, bone, fat as shares of the body."""
-
-    area_cm2: float
-    width_mm: float
-    lung: float
-    bone: float
-    fat: float
+PHASES: Mapping[str, tuple[str, Code]] = {
+    "none": (r"\b(WITHOUT|W/O|NON ?CONTRAST|NATIVE?|UNENHANCED|PLAIN)\b", private_code("NATIVE", "Without contrast")),
+    "arterial": (r"\bART(ERIAL)?\b|\bCTA\b", private_code("ARTERIAL", "Arterial")),
+    "venous": (r"\bPORTAL\b|\bVENOUS\b|\bPV\b|\bPORT\b", private_code("PORTALVENOUS", "Portal venous")),
+    "late": (r"\bDELAY(ED)?\b|\bLATE\b|\bTARDIF\b", private_code("DELAYED", "Delayed")),
+}
+SECONDS = (("arterial", 15, 45), ("venous", 55, 110), ("late", 150, 1200))
+"""After the start of the injection; between them the phases run into each other."""
 
 
 @processor(
     "classify-series",
-    version="1.0.0",
+    version="2.0.0",
     makes=("SR",),
     when={"Modality": ["CT", "MR", "PT", "CR", "DX", "MG"]},
     memory_mb=4096,
@@ -106,23 +69,29 @@ def classify_series(
     series: Series,
     run: Run,
     *,
-    slices: Annotated[int, Range(8, 200), "CT slices that are looked at, evenly spread"] = 40,
+    slices: Annotated[int, Range(8, 200), "images that are looked at, evenly spread"] = 40,
     least_certainty: Annotated[float, Range(0, 1), "below it the answer is undetermined"] = 0.4,
 ) -> Iterator[Report]:
-    """Body region, plane, contrast, MR weighting and radiographic view, each with its certainty and the reasons."""
+    """Body region, plane, contrast, weighting, view, plausible values and quality, each with its certainty and the reasons."""
     if series.modality not in ("CT", "MR", "PT", "CR", "DX", "MG"):
         raise NotApplicable("made for CT, MR, PT, CR, DX and MG")
-    if "PixelData" not in series.first:
+    if not series.first.get("PixelData"):
         raise NotApplicable("its objects hold no pixels")
-    findings = [_region(series, run, slices)]
+    cuts, planes, middle, why = _look(series, run, slices)
+    findings = [region_of(series, cuts)]
     if series.modality in ("CT", "MR", "PT"):
         findings.append(plane_of(series))
     if series.modality in ("CT", "MR"):
-        findings.append(contrast_of(series))
+        findings += [contrast_of(series), phase_of(series)]
     if series.modality == "MR":
         findings.append(weighting_of(series))
     if series.modality in ("CR", "DX", "MG"):
-        findings.append(view_of(series))
+        findings += [view_of(series, middle), inversion_of(series, middle)]
+    if planes:
+        seen = judged(series, planes)
+        findings += [one for one in seen if one.question == QUESTIONS["modality"]] + [overall(seen)]
+    else:
+        findings += [Finding(question, None, 0.0, why) for question in (QUESTIONS["modality"], OVERALL)]
     yield Report(
         series,
         [
@@ -131,12 +100,6 @@ def classify_series(
         ],
         "What it shows",
     )
-
-
-def region_of_text(text: str) -> str:
-    """Return the region that words name, "" where none does."""
-    upper = re.sub(r"[^A-Z0-9]+", " ", text.upper()).strip()
-    return next((region for pattern, region in TOKENS if re.search(pattern, upper)), "")
 
 
 def plane_of(series: Series) -> Finding:
@@ -167,54 +130,40 @@ def contrast_of(series: Series) -> Finding:
         return Finding(CONTRAST, yes, 0.95, "a contrast agent is named")
     if series.first.get("ContrastBolusAgentSequence"):
         return Finding(CONTRAST, yes, 0.95, "a contrast agent is coded")
-    words = _words(series)
+    words = _words(series, "SeriesDescription", "ProtocolName", "StudyDescription")
     if re.search(r"\b(POST|CE|GD|GAD\w*|\+C|C\+|CONTRAST|KM|ARTERIAL|PORTAL|VENOUS)\b", words) and not re.search(
         r"\b(WITHOUT|W/?O|NON|NO|PRE|NATIVE?)\b", words
     ):
         return Finding(CONTRAST, yes, 0.7, "words of the description")
-    if re.search(r"\b(WITHOUT|W/?O|NON ?CONTRAST|NATIVE?|UNENHANCED)\b", words):
+    if re.search(r"\b(WITHOUT|W/?O|NON ?CONTRAST|NATIVE?|UNENHANCED|PLAIN)\b", words):
         return Finding(CONTRAST, no, 0.7, "words of the description")
     if agent:
         return Finding(CONTRAST, no, 0.8, "the agent's field says none")
     return Finding(CONTRAST, None, 0.3, "no agent is named, which does not prove that none was given")
 
 
-def weighting_of(series: Series) -> Finding:
-    """MR weighting from words first, then from sequence and times (TE, TR, TI in ms)."""
-    words = (
-        f"{_words(series)} {series.text('SequenceName').upper()} {' '.join(series.text('ImageType').upper().split(chr(92)))}"
-    )
-    named = (
-        (r"\bADC\b", "ADC", "Apparent diffusion coefficient"),
-        (r"DWI|DIFF|TRACEW|EP_B|\bB ?1000\b", "DWI", "Diffusion weighted"),
-        (r"FLAIR|DARK.?FL|TIRM_DF", "FLAIR", "FLAIR"),
-        (r"STIR", "STIR", "STIR"),
-        (r"\bTOF\b|FI3D_TOF", "TOF", "Time of flight angiography"),
-        (r"\bSWI\b|SWAN|VENOBOLD", "SWI", "Susceptibility weighted"),
-        (r"T2 ?\*|T2 ?STAR|\bFFE\b.*T2", "T2STAR", "T2* weighted"),
-        (r"\bLOC\w*\b|SCOUT|SURVEY|PLANE_?LOC", "LOCALIZER", "Localizer"),
-    )
-    for pattern, value, meaning in named:
-        if re.search(pattern, words):
-            return Finding(WEIGHTING, private_code(value, meaning), 0.85, "words of description, sequence or image type")
-    times = _weighting_by_times(series)
-    for pattern, value in ((r"\bT1", "T1"), (r"\bT2", "T2"), (r"\bPD\b|PROTON", "PD")):
-        if re.search(pattern, words):
-            agrees = times is not None and times[0] == value
-            return Finding(
-                WEIGHTING,
-                private_code(value, f"{value} weighted"),
-                0.95 if agrees else 0.7,
-                "words of the description" + (" and echo and repetition times agree" if agrees else ""),
-            )
-    if times is None:
-        return Finding(WEIGHTING, None, 0.1, "neither words nor times tell")
-    meaning = {"FLAIR": "FLAIR", "T2STAR": "T2* weighted"}.get(times[0], f"{times[0]} weighted")
-    return Finding(WEIGHTING, private_code(times[0], meaning), times[1], times[2])
+def phase_of(series: Series) -> Finding:
+    """Phase of the contrast agent: from the series' own words, else from the time since the injection began."""
+    if _is(contrast_of(series), SCT.No):
+        return Finding(PHASE, PHASES["none"][1], 0.7, "no contrast agent")
+    for keyword in ("SeriesDescription", "ProtocolName"):
+        words = _words(series, keyword)
+        named = [code for pattern, code in PHASES.values() if re.search(pattern, words)]
+        if len(named) == 1:
+            return Finding(PHASE, named[0], 0.7, "words of the description")
+        if named:
+            return Finding(PHASE, None, 0.3, "the description names several phases")
+    passed = _seconds_since_injection(series)
+    if passed is None:
+        return Finding(PHASE, None, 0.1, "neither words nor the time of the injection tell")
+    for name, first, last in SECONDS:
+        if first <= passed <= last:
+            return Finding(PHASE, PHASES[name][1], 0.6, f"{passed:.0f} s after the injection began")
+    return Finding(PHASE, None, 0.3, f"{passed:.0f} s after the injection began lies between the phases")
 
 
-def view_of(series: Series) -> Finding:
-    """Radiographic view from View Position, the view code, or words."""
+def view_of(series: Series, shown: NDArray[np.float32] | None = None) -> Finding:
+    """Radiographic view from View Position, the view code, or words; of a chest also from the image's symmetry."""
     position = series.text("ViewPosition").upper().strip()
     if position in VIEWS:
         return Finding(VIEW, VIEWS[position], 0.9, "View Position")
@@ -223,137 +172,89 @@ def view_of(series: Series) -> Finding:
         item = items[0]
         code = Code(str(item.CodeValue), str(item.CodingSchemeDesignator), str(item.get("CodeMeaning") or "View"))
         return Finding(VIEW, code, 0.9, "View Code Sequence")
-    words = _words(series)
+    words = _words(series, "SeriesDescription", "ProtocolName", "StudyDescription")
     for name in ("MLO", "CC", "PA", "AP"):
         if re.search(rf"\b{name}\b", words):
             return Finding(VIEW, VIEWS[name], 0.7, "words of the description")
     if re.search(r"\bLAT(ERAL)?\b", words):
-        return Finding(VIEW, private_code("LATERAL", "Lateral"), 0.7, "words of the description")
-    return Finding(VIEW, None, 0.1, "neither View Position nor words tell")
+        return Finding(VIEW, LATERAL, 0.7, "words of the description")
+    if shown is None or series.modality == "MG" or not _is(region_of(series, ()), SCT.Chest):
+        return Finding(VIEW, None, 0.1, "neither View Position nor words tell")
+    alike = symmetry(shown)
+    reason = f"left and right halves correlate with {alike:.2f}"
+    # Frontal chests reach 0.9, lateral ones 0.75; what is less alike may as well be turned or ill.
+    return Finding(VIEW, FRONTAL, 0.6, reason) if alike > 0.85 else Finding(VIEW, None, 0.3, reason)
 
 
-def slice_of(hounsfield: NDArray[np.float32], pixel_mm: float) -> Slice | None:
-    """Reckon what one CT slice is made of; None where there is no body in it."""
-    solid = cv2.morphologyEx((hounsfield > -300).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
-    if count < 2:
-        return None
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    outline = (parts == largest).astype(np.uint8)
-    outside = np.pad(1 - outline, 1, constant_values=1)
-    _, holes = cv2.connectedComponents(outside, connectivity=4)
-    body = (outline > 0) | ((holes != holes[0, 0]) & (outside > 0))[1:-1, 1:-1]
-    area = int(body.sum())
-    area_cm2 = area * pixel_mm**2 / 100
-    if area_cm2 < 20:
-        return None
-    inside = hounsfield[body]
-    return Slice(
-        area_cm2=area_cm2,
-        width_mm=float(stats[largest, cv2.CC_STAT_WIDTH]) * pixel_mm,
-        lung=float(((inside > -960) & (inside < -500)).mean()),
-        bone=float((inside > 200).mean()),
-        fat=float(((inside > -190) & (inside < -30)).mean()),
-    )
+def inversion_of(series: Series, shown: NDArray[np.float32] | None) -> Finding:
+    """Whether air beside the body would be shown bright: corners of the image against its middle."""
+    if shown is None:
+        return Finding(INVERTED, None, 0.0, "no pixels to look at")
+    small = cv2.resize(shown, (100, 100), interpolation=cv2.INTER_AREA)
+    corners = [small[rows, columns] for rows in (slice(0, 8), slice(92, 100)) for columns in (slice(0, 8), slice(92, 100))]
+    # Where the corner lies among all grey levels; collimators leave corners at either end, so most of them must agree.
+    middles = [float(np.median(one)) for one in corners]
+    ranks = [float((small < one).mean() + (small <= one).mean()) / 2 for one in middles]
+    dark, bright = sum(one < 0.3 for one in ranks), sum(one > 0.7 for one in ranks)
+    reason = f"{dark} dark and {bright} bright corners as shown"
+    if dark >= 3 and not bright:
+        return Finding(INVERTED, SCT.No, 0.6 + 0.1 * (dark == 4), reason)
+    if bright >= 3 and not dark:
+        return Finding(INVERTED, SCT.Yes, 0.6, reason)
+    return Finding(INVERTED, None, 0.3, reason)
 
 
-def region_of_slices(found: Sequence[Slice], covered_mm: float) -> tuple[str, float, str]:
-    """Return region, certainty and reason from the make-up of evenly spread slices."""
-    if not found:
-        return "", 0.0, "no body in the images"
-    kinds = [_kind(one) for one in found]
-    share = {kind: kinds.count(kind) / len(kinds) for kind in ("head", "neck", "chest", "belly")}
-    # Five centimetres of a region count as a region, else a chest CT would always have a neck and an abdomen, too.
-    enough = max(0.15, min(0.5, 80 / max(covered_mm, 1)))
-    there = [kind for kind in ("head", "neck", "chest", "belly") if share[kind] >= enough]
-    told = ", ".join(f"{kind} {share[kind]:.0%}" for kind in share if share[kind])
-    if not there:
-        return "", 0.2, f"slices look like {told}"
-    if "head" in there and "belly" in there:
-        return "whole body", 0.7, f"slices look like {told}"
-    if there == ["belly"]:
-        return ("abdomen pelvis" if covered_mm > 350 else "abdomen"), 0.55, f"slices look like {told}"
-    # The belly of a long scan reaches the pelvis: from the diaphragm to the pelvic floor is some 40 cm.
-    belly_mm = share["belly"] * covered_mm
-    words = [one for one in there if one != "belly"] + (["abdomen"] if "belly" in there else [])
-    if belly_mm > 330:
-        words.append("pelvis")
-    name = " ".join(words)
-    return (name, 0.75, f"slices look like {told}") if name in REGIONS else (words[0], 0.5, f"slices look like {told}")
+def symmetry(shown: NDArray[np.float32]) -> float:
+    """Return the correlation of an image with its mirror image, at the axis where it is largest."""
+    small = cv2.GaussianBlur(cv2.resize(shown, (64, 64), interpolation=cv2.INTER_AREA), (0, 0), 1.5)
+    best = -1.0
+    for axis in range(24, 41):
+        reach = min(axis, 64 - axis)
+        one, other = small[8:56, axis - reach : axis], small[8:56, axis : axis + reach][:, ::-1]
+        if one.std() > 0 and other.std() > 0:
+            best = max(best, float(np.corrcoef(one.ravel(), other.ravel())[0, 1]))
+    return best
 
 
-def _kind(one: Slice) -> str:
-    if one.lung > 0.10 and one.area_cm2 > 250:
-        return "chest"
-    if one.area_cm2 < 330 and one.width_mm < 230:
-        return "head" if one.bone > 0.13 else "neck"
-    return "belly"
-
-
-def _region(series: Series, run: Run, slices: int) -> Finding:
-    named = region_of_text(series.text("BodyPartExamined"))
-    source = "Body Part Examined"
-    if not named:
-        named, source = region_of_text(_words(series)), "words of the description"
-    if not named and series.modality == "MG":
-        named, source = "breast", "the modality"
-    seen, certainty, reason = ("", 0.0, "")
-    if series.modality == "CT" and "LOCALIZER" not in series.text("ImageType") and series.has_pixels and len(series) > 4:
-        seen, certainty, reason = _look(series, run, slices)
-    if named and seen:
-        agree = bool(set(named.split()) & set(seen.split())) or "whole body" in (named, seen)
-        wider = max((named, seen), key=lambda one: (one == "whole body", len(one.split())))
-        if agree and named == "whole body":
-            return Finding(REGION, REGIONS[seen], 0.7, f"{source} say whole body, the pixels less; {reason}")
-        if agree:
-            return Finding(REGION, REGIONS[wider], 0.95 if named == seen else 0.8, f"{source}; {reason}")
-        return Finding(REGION, REGIONS[named], 0.5, f"{source} against the pixels; {reason}")
-    if seen:
-        return Finding(REGION, REGIONS[seen], certainty, reason)
-    if named:
-        return Finding(REGION, REGIONS[named], 0.8 if source == "Body Part Examined" else 0.6, source)
-    return Finding(REGION, None, certainty, reason or "the header names no region")
-
-
-def _look(series: Series, run: Run, slices: int) -> tuple[str, float, str]:
-    try:
-        geometry = series.geometry()
-    except NotApplicable as reason:
-        return "", 0.0, str(reason)
-    if abs(geometry.normal[2]) < 0.8:
-        return "", 0.0, "not axial, so the pixels were not asked"
+def _look(series: Series, run: Run, slices: int) -> tuple[list[Slice], list[Plane], NDArray[np.float32] | None, str]:
+    """Return make-up of axial CT slices, quality of all, the middle image as it is shown, and why there is none of these."""
+    if "LOCALIZER" in series.text("ImageType"):
+        return [], [], None, "not asked of localizers"
     chosen = np.unique(np.linspace(0, len(series) - 1, slices).round().astype(int))
-    found = []
-    for done, index in enumerate(chosen):
-        plane = series.frame(int(index))
-        factor = max(1, round(3.0 / geometry.spacing_mm[1]))
-        small = cv2.resize(plane, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
-        one = slice_of(small, geometry.spacing_mm[1] * factor)
-        if one is not None:
-            found.append(one)
-        run.progress(0.9 * (done + 1) / len(chosen), "looking at slices")
-    return region_of_slices(found, geometry.spacing_mm[0] * (len(series) - 1))
+    is_axial = series.modality == "CT" and _is(plane_of(series), SCT.Axial)
+    cuts, planes = [], []
+    middle: NDArray[np.float32] | None = None
+    try:
+        for done, index in enumerate(int(one) for one in chosen):
+            frame = series.frame(index)
+            planes.append(look(frame, series, index))
+            spacing = series.datasets[index].get("PixelSpacing")
+            if is_axial and spacing:
+                factor = max(1, round(3.0 / float(spacing[0])))
+                small = cv2.resize(frame, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+                cut = slice_of(small, float(spacing[0]) * factor)
+                cuts += [] if cut is None else [cut]
+            if done == len(chosen) // 2:
+                is_inverse = series.datasets[index].get("PhotometricInterpretation") == "MONOCHROME1"
+                middle = -frame if is_inverse else frame
+            run.progress(0.9 * (done + 1) / len(chosen), "looking at images")
+    except (NotApplicable, RuntimeError, NotImplementedError, ValueError, AttributeError) as reason:
+        # Whatever a decoder says; the header still tells something.
+        return [], [], None, str(reason) if isinstance(reason, NotApplicable) else "its pixels cannot be decoded"
+    return cuts, planes, middle, ""
 
 
-def _weighting_by_times(series: Series) -> tuple[str, float, str] | None:
-    echo, repetition, inversion = series.number("EchoTime"), series.number("RepetitionTime"), series.number("InversionTime")
-    flip, sequence = series.number("FlipAngle"), series.text("ScanningSequence").upper()
-    if echo is None or repetition is None:
+def _seconds_since_injection(series: Series) -> float | None:
+    injected, acquired = series.text("ContrastBolusStartTime"), series.text("AcquisitionTime")
+    if not re.match(r"\d{6}", injected) or not re.match(r"\d{6}", acquired):
         return None
-    if "IR" in sequence and inversion is not None and inversion > 1500 and echo > 60:
-        return "FLAIR", 0.8, "inversion recovery with long TI and TE"
-    if "GR" in sequence and "SE" not in sequence:
-        if echo > 12 and (flip is None or flip <= 35):
-            return "T2STAR", 0.6, "gradient echo with long TE"
-        return ("T1", 0.6, "gradient echo with short TE") if echo <= 12 else None
-    if repetition < 1000 and echo < 35:
-        return "T1", 0.75, "short TR and TE"
-    if repetition >= 1500 and echo > 60:
-        return "T2", 0.75, "long TR and TE"
-    if repetition >= 1500 and echo < 45:
-        return "PD", 0.6, "long TR and short TE"
-    return None
+    start, end = (3600 * int(one[:2]) + 60 * int(one[2:4]) + float(one[4:]) for one in (injected, acquired))
+    return end - start
 
 
-def _words(series: Series) -> str:
-    return " ".join(series.text(keyword) for keyword in ("SeriesDescription", "ProtocolName", "StudyDescription")).upper()
+def _is(finding: Finding, code: Code) -> bool:
+    return finding.answer is not None and finding.answer == code
+
+
+def _words(series: Series, *keywords: str) -> str:
+    return " ".join(series.text(keyword) for keyword in keywords).upper()

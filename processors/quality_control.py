@@ -73,25 +73,40 @@ def quality_control(
         raise NotApplicable("not for localizers")
     planes = []
     for index, frame in enumerate(series.frames()):
-        planes.append(_look(frame, series, index))
+        planes.append(look(frame, series, index))
         run.progress(0.9 * (index + 1) / len(series), "looking")
     findings = []
     if series.modality in ("CT", "MR", "PT"):
         findings += list(_stack(series, planes))
-    findings.append(_modality(series, planes))
-    findings.append(_clipping(series, planes, clipped_percent))
-    findings.append(_noise(series, planes, noise_hu, noise_share))
-    findings.append(_black(planes))
+    findings += judged(series, planes, noise_hu=noise_hu, noise_share=noise_share, clipped_percent=clipped_percent)
     if series.modality == "CT":
         findings.append(_metal(series, planes, metal_mm3))
+    yield Report(series, [overall(findings), *findings], "Quality control")
+
+
+def judged(
+    series: Series, planes: Sequence[Plane], *, noise_hu: float = 60.0, noise_share: float = 0.2, clipped_percent: float = 0.5
+) -> list[Finding]:
+    """Return what single images tell, all of a series or a sample: values, clipping, noise, content."""
+    return [
+        _modality(series, planes),
+        _clipping(series, planes, clipped_percent),
+        _noise(series, planes, noise_hu, noise_share),
+        _black(planes),
+    ]
+
+
+def overall(findings: Sequence[Finding]) -> Finding:
+    """Return the one finding that sums up the others."""
     bad = [one.question.meaning.lower() for one in findings if one.answer is DEFECT]
     unknown = sum(one.answer is None for one in findings)
     reason = ", ".join(bad) if bad else f"{len(findings) - unknown} questions without a defect, {unknown} without an answer"
     sure = max((one.certainty for one in findings if one.answer is DEFECT), default=0.9)
-    yield Report(series, [Finding(OVERALL, DEFECT if bad else FINE, sure, reason), *findings], "Quality control")
+    return Finding(OVERALL, DEFECT if bad else FINE, sure, reason)
 
 
-def _look(frame: NDArray[np.float32], series: Series, index: int) -> Plane:
+def look(frame: NDArray[np.float32], series: Series, index: int) -> Plane:
+    """Return what is kept of one image in modality units."""
     low, high = float(frame.min()), float(frame.max())
     spacing = series.datasets[index].get("PixelSpacing") or [1.0, 1.0]
     foreground = frame > frame.mean()

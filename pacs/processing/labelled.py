@@ -5,7 +5,7 @@ a series (`series`: its Series Instance UID or a part of the path) and either `q
 `y`, `z` and `diameter` in mm of something that is to be found.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,28 @@ from typing import Any
 import numpy as np
 
 from pacs.processing.api import NotApplicable, Run, Spec
-from pacs.processing.outputs import Report, Segmentation, Spots
+from pacs.processing.outputs import Finding, Report, Segmentation, Spots
 from pacs.processing.scoring import confusion, dice, hausdorff
 from pacs.processing.series import Series, Study
 from pacs.processing.truth import Labelled, answers, read
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What is true, and what was said; "undetermined" is never wrong."""
+
+    question: str
+    truth: str
+    answer: str
+    certainty: float
+
+    @property
+    def is_wrong(self) -> bool:
+        return self.answer not in (self.truth, "undetermined")
+
+    @property
+    def is_certain_and_wrong(self) -> bool:
+        return self.is_wrong and self.certainty > 0.9
 
 
 @dataclass
@@ -82,18 +100,22 @@ def _masks(name: str, output: Segmentation, labelled: Labelled, names: Mapping[s
         }
 
 
+def answered(findings: Iterable[Finding], truths: Mapping[str, str]) -> Iterator[Answered]:
+    """Yield what was said to each question that has a true answer; both are code meanings."""
+    for finding in findings:
+        question = finding.question.meaning
+        if question in truths:
+            answer = finding.answer.meaning if finding.answer is not None else "undetermined"
+            yield Answered(question, truths[question], answer, finding.certainty)
+
+
 def _answers(name: str, output: Report, table: list[Mapping[str, str]], folder: Path, result: Result) -> None:
     truths = {row["question"]: row["answer"] for row in _rows_of(table, output.series, folder) if row.get("question")}
-    for finding in output.findings:
-        truth = truths.get(finding.question.meaning)
-        if truth is None:
-            continue
-        answer = finding.answer.meaning if finding.answer is not None else "undetermined"
-        result.pairs.setdefault(finding.question.meaning, []).append((truth, answer))
-        wrong = answer not in (truth, "undetermined")
-        result.certain_and_wrong += wrong and finding.certainty > 0.9
-        row = {"series": name, "outcome": finding.question.meaning}
-        result.rows.append(row | {"truth": truth, "answer": answer, "certainty": finding.certainty})
+    for one in answered(output.findings, truths):
+        result.pairs.setdefault(one.question, []).append((one.truth, one.answer))
+        result.certain_and_wrong += one.is_certain_and_wrong
+        row = {"series": name, "outcome": one.question}
+        result.rows.append(row | {"truth": one.truth, "answer": one.answer, "certainty": one.certainty})
 
 
 def _places(name: str, output: Spots, rows: list[Mapping[str, str]]) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ def words(specs: Iterable[Spec]) -> frozenset[str]:
     paths = set(Path(__file__).parent.glob("*.py"))
     for spec in specs:
         paths.add(Path(spec.path))
+        paths.update(Path(spec.path).parent.glob("*.py"))  # a processor may be in several modules
         texts = [spec.name, *(one.name for one in spec.parameters)]
         texts += [choice for one in spec.parameters for choice in one.choices if isinstance(choice, str)]
         found.update(*map(words_of, texts))
