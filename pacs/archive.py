@@ -183,7 +183,9 @@ def bucket_at(url: str) -> Bucket:
 
 def key_house(settings: Settings) -> KeyHouse:
     """Return where the key-encryption keys of a home come from. Raises `ConfigurationError`."""
-    return KeyHouse(settings.home / "keys", settings.keys.provider, os.environ)
+    keys = settings.keys
+    service_key = keys.kms_key if keys.provider == "aws-kms" else keys.vault_key
+    return KeyHouse(settings.home / "keys", keys.provider, os.environ, service_key=service_key, service_url=keys.vault_url)
 
 
 def _clinical_trial(settings: Settings) -> dict[str, str]:

@@ -175,8 +175,14 @@ class KeysSettings:
     provider: str = _setting(
         "file",
         "Where they come from. file: the folder `keys` in the home. passphrase: the same, sealed by PACS_KEYS_PASSPHRASE. "
-        "env: PACS_KEYS_IMAGE and PACS_KEYS_IDENTITY, base64. systemd: the credentials image.key and identity.key.",
+        "env: PACS_KEYS_IMAGE and PACS_KEYS_IDENTITY, base64. systemd: the credentials image.key and identity.key. "
+        "aws-kms, vault: the folder `keys`, sealed by that service.",
     )
+    kms_key: str = _setting("", "Key of AWS KMS: its ARN, id or alias/NAME. Credentials and region as boto3 finds them.")
+    vault_url: str = _setting(
+        "", "Server of HashiCorp Vault or OpenBao, https://HOST:8200. Its token: VAULT_TOKEN, or a credential."
+    )
+    vault_key: str = _setting("transit/mini-pacs", "Key of its transit engine, MOUNT/NAME; make it before the first start.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,7 +467,7 @@ def _check(settings: Settings) -> None:
         ("store.codec", settings.store.codec, {"htj2k", "none"}),
         ("store.compress", settings.store.compress, {"auto", "at once", "later"}),
         ("store.conflict", settings.store.conflict, {"version", "reject", "replace"}),
-        ("keys.provider", settings.keys.provider, {"file", "env", "passphrase", "systemd"}),
+        ("keys.provider", settings.keys.provider, {"file", "env", "passphrase", "systemd", "aws-kms", "vault"}),
         ("logs.level", settings.logs.level, {"debug", "info", "warning", "error"}),
     ):
         if value not in allowed:

@@ -16,9 +16,11 @@ from pathlib import Path
 from pacs.model.errors import ConfigurationError
 from pacs.store import providers
 from pacs.store.providers import FileKeyProvider, GivenKeyProvider, LocalKeys, PassphraseKeyProvider, siblings, sync_folder
+from pacs.store.wardens import AwsKms, VaultTransit, Warded, WardedKeyProvider, Warden
 
 NAMES = ("image", "identity")
-PROVIDERS = ("file", "env", "passphrase", "systemd")
+PROVIDERS = ("file", "env", "passphrase", "systemd", "aws-kms", "vault")
+SERVICES = ("aws-kms", "vault")
 VARIABLES = {"image": "PACS_KEYS_IMAGE", "image.next": "PACS_KEYS_IMAGE_NEXT", "identity": "PACS_KEYS_IDENTITY"}
 PASSPHRASE = "PACS_KEYS_PASSPHRASE"
 SECRETS = frozenset({*VARIABLES.values(), PASSPHRASE})
@@ -39,13 +41,26 @@ class KeyState:
 class KeyHouse:
     """The key-encryption keys of one home."""
 
-    def __init__(self, folder: Path, provider: str = "file", environment: Mapping[str, str] | None = None) -> None:
-        """Use the keys of the folder `keys` of a home, or those that `environment` carries. Raises `ConfigurationError`."""
+    def __init__(
+        self,
+        folder: Path,
+        provider: str = "file",
+        environment: Mapping[str, str] | None = None,
+        *,
+        service_key: str = "",
+        service_url: str = "",
+    ) -> None:
+        """Use the keys of the folder `keys` of a home, or those that `environment` carries. Raises `ConfigurationError`.
+
+        A service that seals key files is told by its own key's name and, where it needs one, its URL.
+        """
         if provider not in PROVIDERS:
             raise ConfigurationError(f"keys.provider must be one of {', '.join(PROVIDERS)}")
         self._folder = folder
         self._provider = provider
         self._environment = environment or {}
+        self._service_key, self._service_url = service_key, service_url
+        self._held: Warded | None = None
 
     @property
     def provider(self) -> str:
@@ -55,7 +70,7 @@ class KeyHouse:
     @property
     def kept_here(self) -> bool:
         """Whether the keys lie in this home; otherwise whoever gives them keeps them."""
-        return self._provider in ("file", "passphrase")
+        return self._provider in ("file", "passphrase", *SERVICES)
 
     def path(self, name: str) -> Path:
         """Return where the key of this name lies, or would lie."""
@@ -73,6 +88,8 @@ class KeyHouse:
             FileKeyProvider.create(self.path(name))
         elif self._provider == "passphrase":
             PassphraseKeyProvider.make(self.path(name), self._passphrase())
+        elif self._provider in SERVICES:
+            providers.write_key_file(self.path(name), self._text(secrets.token_bytes(providers.KEY_BYTES)))
         else:
             raise ConfigurationError(
                 f"{self._given_from(name)} is missing; `pacs keys generate` prints a new key, which you must keep"
@@ -84,6 +101,8 @@ class KeyHouse:
             return FileKeyProvider.open(self.path(name))
         if self._provider == "passphrase":
             return PassphraseKeyProvider.unlock(self.path(name), self._passphrase())
+        if self._provider in SERVICES:
+            return WardedKeyProvider.unseal(self.path(name), self._service().parse)
         text = self._given(name)
         if not text:
             raise ConfigurationError(f"{self._given_from(name)} is missing; bring the key back from where you keep it")
@@ -233,13 +252,36 @@ class KeyHouse:
         return noted if isinstance(noted, dict) else {}
 
     def _text(self, key: bytes) -> str:
-        return providers.key_file(key) if self._provider == "file" else providers.sealed_key_file(key, self._passphrase())
+        if self._provider == "file":
+            return providers.key_file(key)
+        if self._provider in SERVICES:
+            return self._service().text(key)
+        return providers.sealed_key_file(key, self._passphrase())
 
     def _parse(self, path: Path) -> bytes:
         content = providers.read_key_file(path)
         if self._provider == "file":
             return providers.parse_key_file(content, path)
+        if self._provider in SERVICES:
+            return self._service().parse(content, path)
         return providers.parse_sealed_key_file(content, path, self._passphrase())
+
+    def _service(self) -> Warded:
+        if self._held is None:
+            self._held = Warded(self._warden())
+        return self._held
+
+    def _warden(self) -> Warden:
+        if self._provider == "aws-kms":
+            return AwsKms(self._service_key)
+        given = self._environment.get
+        return VaultTransit(
+            self._service_url,
+            self._service_key,
+            given("VAULT_TOKEN", "") or self._credential("vault-token").strip(),
+            namespace=given("VAULT_NAMESPACE", ""),
+            ca=given("VAULT_CACERT", ""),
+        )
 
     def _passphrase(self) -> str:
         given = self._environment.get(PASSPHRASE, "") or self._credential("passphrase").rstrip("\n")

@@ -279,7 +279,7 @@ def write_key_file(path: Path, text: str) -> None:
 
 def key_file(key: bytes) -> str:
     """Return the text of a key file."""
-    return _checked(f"mini-pacs-key: 1\nkey-id: {key_id_of(key)}\nkey: {base64.b64encode(key).decode()}\n")
+    return checked_lines(f"mini-pacs-key: 1\nkey-id: {key_id_of(key)}\nkey: {base64.b64encode(key).decode()}\n")
 
 
 def sealed_key_file(key: bytes, passphrase: str, *, memory_kib: int = 65536, iterations: int = 3, lanes: int = 4) -> str:
@@ -289,7 +289,7 @@ def sealed_key_file(key: bytes, passphrase: str, *, memory_kib: int = 65536, ite
     salt, nonce = secrets.token_bytes(16), secrets.token_bytes(NONCE_BYTES)
     sealing = AESGCM(_stretched(passphrase, salt, memory_kib, iterations, lanes))
     wrapped = nonce + sealing.encrypt(nonce, key, _PASSPHRASE_CONTEXT + key_id_of(key).encode())
-    return _checked(
+    return checked_lines(
         f"mini-pacs-sealed-key: 1\nkey-id: {key_id_of(key)}\n"
         f"kdf: argon2id {memory_kib} {iterations} {lanes}\n"
         f"salt: {base64.b64encode(salt).decode()}\nwrapped: {base64.b64encode(wrapped).decode()}\n"
@@ -299,7 +299,7 @@ def sealed_key_file(key: bytes, passphrase: str, *, memory_kib: int = 65536, ite
 def parse_key_file(content: bytes, path: Path) -> bytes:
     """Return the key of a key file. Raises `ConfigurationError` if it was changed in any character."""
     problem = ConfigurationError(f"{path} is not a mini-pacs key file, or it was changed; bring it back from its backup")
-    values = _values(content, ("mini-pacs-key", "key-id", "key"), problem)
+    values = values_of_lines(content, ("mini-pacs-key", "key-id", "key"), problem)
     try:
         key = base64.b64decode(values["key"], validate=True)
     except (ValueError, binascii.Error) as error:
@@ -314,7 +314,7 @@ def parse_key_file(content: bytes, path: Path) -> bytes:
 def parse_sealed_key_file(content: bytes, path: Path, passphrase: str) -> bytes:
     """Return the key of a file sealed by a passphrase. Raises `ConfigurationError`."""
     problem = ConfigurationError(f"{path} is not a sealed mini-pacs key, or it was changed; bring it back from its backup")
-    values = _values(content, ("mini-pacs-sealed-key", "key-id", "kdf", "salt", "wrapped"), problem)
+    values = values_of_lines(content, ("mini-pacs-sealed-key", "key-id", "kdf", "salt", "wrapped"), problem)
     try:
         name, *numbers = values["kdf"].split(" ")
         memory_kib, iterations, lanes = map(int, numbers)
@@ -344,11 +344,12 @@ def parse_given(text: str, where: str) -> bytes:
     return key
 
 
-def _checked(body: str) -> str:
+def checked_lines(body: str) -> str:
+    """Return lines of a key file with the checksum that closes them."""
     return body + f"checksum: {sha256(body.encode()).hexdigest()[:8]}\n"
 
 
-def _values(content: bytes, names: tuple[str, ...], problem: ConfigurationError) -> dict[str, str]:
+def values_of_lines(content: bytes, names: tuple[str, ...], problem: ConfigurationError) -> dict[str, str]:
     """Return the lines of a key file by name; they must be these names, in this order, under their checksum."""
     try:
         lines = [line.strip() for line in content.decode("ascii").splitlines()]

@@ -2,15 +2,22 @@
 
 import base64
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import making
 import pytest
+import services
+from transit import TOKEN, transit
 
-from pacs.model.errors import ConfigurationError
+from pacs.ingest import ingest
+from pacs.model.errors import ConfigurationError, Unavailable
 from pacs.ports import KeyProvider
 from pacs.store import providers
 from pacs.store.keyhouse import KeyHouse
+from pacs.store.wardens import Warded
+from pacs.upkeep.rotate import rotate
 
 IMAGE, NEXT, IDENTITY = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -192,6 +199,199 @@ class TestCredentials(KeyProviderContract):
 
     def nothing(self, folder: Path) -> KeyHouse:
         return KeyHouse(folder / "keys", "systemd", {"CREDENTIALS_DIRECTORY": str(folder)})
+
+
+class SealedContract(KeyProviderContract):
+    """Keys in files that a service seals; what every such service is held to beyond the contract."""
+
+    other: dict[str, str]
+    """What of the house must be changed to name another key of the same service."""
+    absent: dict[str, str]
+    """The same, for a key that there is not."""
+    away: dict[str, str]
+    """The same, for a service that does not answer."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what a house needs beyond its folder."""
+        raise NotImplementedError
+
+    def named(self, folder: Path, **changes: str) -> KeyHouse:
+        """Return a house over `folder` that names another key, or another server."""
+        return KeyHouse(folder, **{**self.arguments(), **changes})
+
+    def house(self, folder: Path, *, image: bytes = IMAGE, following: bytes | None = None) -> KeyHouse:
+        house = self.named(folder)
+        written(folder, "file", {}, image, following, house._service().text)
+        return house
+
+    def nothing(self, folder: Path) -> KeyHouse:
+        return self.named(folder)
+
+    def test_the_key_is_in_no_file(self, tmp_path: Path) -> None:
+        """What lies in the home is sealed, and only its owner may read it."""
+        self.house(tmp_path)
+        content = (tmp_path / "image.key").read_bytes()
+        assert IMAGE not in content and base64.b64encode(IMAGE) not in content
+        assert stat.S_IMODE((tmp_path / "image.key").stat().st_mode) == 0o600
+
+    def test_a_wrong_or_missing_key_of_the_service_is_refused(self, tmp_path: Path) -> None:
+        """At once, saying who refused; and nothing is made in the place of what cannot be opened."""
+        self.house(tmp_path)
+        before = (tmp_path / "image.key").read_bytes()
+        for change in (self.other, self.absent):
+            with pytest.raises(ConfigurationError, match="refuses"):
+                self.named(tmp_path, **change).open("image")
+        assert (tmp_path / "image.key").read_bytes() == before
+        with pytest.raises(ConfigurationError, match="not a mini-pacs key"):
+            KeyHouse(tmp_path, "file").open("image")
+
+    def test_every_changed_character_is_refused(self, tmp_path: Path) -> None:
+        """A file with any one character changed is never taken for a key, and most are not even shown to the service."""
+        house = self.house(tmp_path)
+        text = (tmp_path / "image.key").read_text()
+        for position in range(0, len(text), 7):
+            if text[position] not in "\n ":
+                other = "0" if text[position] != "0" else "1"
+                with pytest.raises(ConfigurationError):
+                    house._service().parse((text[:position] + other + text[position + 1 :]).encode(), Path("image.key"))
+
+    def test_a_service_that_is_away_is_waited_for(self, tmp_path: Path) -> None:
+        """A start asks again and again, then says who does not answer."""
+        self.house(tmp_path)
+        waited: list[float] = []
+        house = self.named(tmp_path, **self.away)
+        house._held = Warded(house._warden(), waits_s=(1.0, 2.0), sleep=waited.append)
+
+        with pytest.raises(Unavailable, match=r"AWS KMS|Vault"):
+            house.open("image")
+
+        assert waited == [1.0, 2.0]
+
+    def test_keys_come_from_files_and_go_back_to_them(self, tmp_path: Path) -> None:
+        """By an export, both ways: the same keys, sealed here and plain there."""
+        files = written(tmp_path / "files", "file", {}, IMAGE, None, providers.key_file)
+        sealed, back = self.named(tmp_path / "sealed"), KeyHouse(tmp_path / "back", "file")
+
+        assert sealed.bring_back(files.export()) == ["image", "identity"]
+        assert back.bring_back(sealed.export()) == ["image", "identity"]
+
+        for name in ("image", "identity"):
+            assert files.open(name).key_id == sealed.open(name).key_id == back.open(name).key_id
+            assert sealed.path(name).read_bytes() != files.path(name).read_bytes() == back.path(name).read_bytes()
+
+    def test_a_home_opens_once_and_goes_on_without_the_service(self, tmp_path: Path) -> None:
+        """An archive made, rotated and exported under the service; its keys are asked for once a process."""
+        home = tmp_path / "home"
+        given = self.arguments()
+        name = {"aws-kms": "keys__kms_key", "vault": "keys__vault_key"}[given["provider"]]
+        tree = {
+            "keys__provider": given["provider"],
+            name: given["service_key"],
+            "keys__vault_url": given.get("service_url", ""),
+        }
+        with making.archive(home, **tree) as archive:
+            stored = ingest(archive, making.received(making.dataset()))
+            done = rotate(archive)
+            assert done.destroyed and archive.keys.unexported() == ["image", "identity"]
+            self.stop()
+            assert archive.keys.open("image").key_id == done.key_id
+            assert archive.sealer.open(
+                archive.index.locate(sop_instance_uids=[stored.key.sop_instance_uid])[0], archive.objects
+            )
+            exported = archive.keys.export()
+        assert done.key_id in exported
+
+    def stop(self) -> None:
+        """Take the service away."""
+
+
+class TestAwsKms(SealedContract):
+    """Keys that AWS KMS seals; against moto's server."""
+
+    absent, away = {"service_key": "alias/nobody"}, {"service_url": "away"}
+
+    @pytest.fixture(autouse=True)
+    def service(self, monkeypatch: pytest.MonkeyPatch, s3: services.S3) -> None:
+        """Two keys, and what boto3 needs to find them."""
+        self.patch = monkeypatch
+        for name, value in {**s3.environment, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+            monkeypatch.setenv(name, value)
+        import boto3
+
+        client = boto3.client("kms")
+        self.key, other = (client.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
+        self.other = {"service_key": other}
+
+    def arguments(self) -> dict[str, Any]:
+        return {"provider": "aws-kms", "service_key": self.key}
+
+    def named(self, folder: Path, **changes: str) -> KeyHouse:
+        if changes == self.away:
+            self.stop()
+        return super().named(folder, **changes)
+
+    def stop(self) -> None:
+        self.patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+
+
+class TestVault(SealedContract):
+    """Keys that the transit engine of Vault seals."""
+
+    other, absent, away = (
+        {"service_key": "transit/other"},
+        {"service_key": "transit/nobody"},
+        {"service_url": "http://127.0.0.1:9"},
+    )
+
+    @pytest.fixture(autouse=True)
+    def service(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """A server of its own."""
+        monkeypatch.setenv("VAULT_TOKEN", TOKEN)
+        with transit() as self.server:
+            yield
+
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "provider": "vault",
+            "environment": {"VAULT_TOKEN": TOKEN},
+            "service_key": "transit/mini-pacs",
+            "service_url": self.server.url,
+        }
+
+    def stop(self) -> None:
+        self.server.sealed = -1
+
+    def test_a_sealed_server_is_waited_for_until_it_opens(self, tmp_path: Path) -> None:
+        """503 is no refusal: the start goes on when somebody has unsealed it."""
+        self.house(tmp_path)
+        house, self.server.sealed = self.named(tmp_path), 2
+        house._held = Warded(house._warden(), waits_s=(0.0, 0.0, 0.0), sleep=lambda _: None)
+        assert house.open("image").key_id == providers.key_id_of(IMAGE)
+
+    def test_a_key_that_was_rotated_there_opens_what_it_sealed_before(self, tmp_path: Path) -> None:
+        """Both versions; and each file is opened once, however often it is asked for."""
+        self.house(tmp_path / "a")
+        self.server.rotate("mini-pacs")
+        self.house(tmp_path / "b")
+        for folder in ("a", "b"):
+            house, before = self.named(tmp_path / folder), len(self.server.asked)
+            assert {house.open("image").key_id for _ in range(3)} == {providers.key_id_of(IMAGE)}
+            assert len(self.server.asked) == before + 1
+
+    def test_a_token_that_may_not_is_said(self, tmp_path: Path) -> None:
+        """Neither a wrong one nor none waits for anything, and none is shown."""
+        self.house(tmp_path)
+        for token, said in (("s.wrong", "403, permission denied"), ("", "VAULT_TOKEN")):
+            with pytest.raises(ConfigurationError, match=said) as raised:
+                self.named(tmp_path, environment={"VAULT_TOKEN": token}).open("image")  # type: ignore[arg-type]
+            assert "s.wrong" not in str(raised.value)
+
+    def test_a_key_goes_over_tls_only(self, tmp_path: Path) -> None:
+        """A server elsewhere is not asked in the clear."""
+        self.house(tmp_path)
+        for url in ("http://vault.example:8200", "vault.example", ""):
+            with pytest.raises(ConfigurationError, match="https"):
+                self.named(tmp_path, service_url=url).open("image")
 
 
 def written(
