@@ -208,6 +208,7 @@ class _Acceptor:
             one.refused = said[1:].decode()
         elif said == READY:
             one.ready = True
+            log.info("receiver_started", process=_name(one.row), pid=one.pid)
         else:
             one.connections -= 1
 
@@ -221,7 +222,6 @@ class _Acceptor:
             self._become(one, theirs, parent)
         theirs.close()
         one.channel = ours
-        log.info("receiver_started", process=_name(one.row), pid=one.pid)
 
     def _ended(self, one: _Receiver) -> None:
         """A receiver has gone: give back what it held, and plan the next."""
