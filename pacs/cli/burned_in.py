@@ -48,12 +48,9 @@ def draw(path: Path, target: Path, devices: Sequence[Mapping[str, Any]] = ()) ->
 def look(elements: Sequence[Element], transfer_syntax_uid: str) -> str:
     """Return what speaks against the pixels of an object, "" where no text is found in them; see `pacs.deid.check.Look`."""
     try:
-        (verdict,) = clean_pixels.clean([_image(elements, transfer_syntax_uid)], lambda fraction, doing: None, {})
+        return clean_pixels.judge(_image(elements, transfer_syntax_uid))
     except (NotFound, NotTranscodable, ValueError) as error:
         return f"they may show text, and cannot be searched for it ({type(error).__name__})"
-    if verdict.doubt:
-        return verdict.doubt
-    return "they show text" if verdict.frames is not None else ""
 
 
 def _image(elements: Sequence[Element], syntax: str) -> HeldImage:

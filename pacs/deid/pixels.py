@@ -28,6 +28,8 @@ _LONE = 0.8
 _LARGEST_LONE, _LARGEST_PAIR = 0.02, 0.25
 """Shares of the image that one letter and two may fill; more is anatomy."""
 _MOSTLY_TEXT = 0.5
+_LEGIBLE = 0.9
+"""Confidence with which lettering of any size is read."""
 _CHANGE_MARGIN = 48
 
 LATERALITY = frozenset(
@@ -115,6 +117,27 @@ def clean(frames: Sequence[Array], look: Look, report: Callable[[float], None] =
     return Cleaned([_blanked(frame, mask, look) for frame in frames], mask, pieces)
 
 
+def is_legible(frames: Sequence[Array], look: Look) -> bool:
+    """Tell whether somebody could read text in an image, as `clean` gets it.
+
+    `clean` takes too much rather than too little; here a picture is judged, by one sure look at each frame. What fills much of
+    it is text only if read for sure: into slices of shoulders, three to five letters were read with 0.5 to 0.8, or an "00".
+    """
+    nothing: Mask = np.zeros(frames[0].shape[:2], bool)
+    before: Array | None = None
+    for frame in frames:
+        window = _changed(frame, before, nothing)
+        before = frame
+        if window is None:
+            continue
+        y0, x0, y1, x1 = window
+        for one in find(np.ascontiguousarray(frame[y0:y1, x0:x1]), look):
+            share = _share(one.corners, nothing.shape)
+            if share <= _LARGEST_LONE or (one.characters > 2 and (share <= _LARGEST_PAIR or one.score >= _LEGIBLE)):
+                return True
+    return False
+
+
 def find(frame: Array, look: Look, *, least: float = _SURE) -> list[Found]:
     """Return the text that a frame shows, `least` confidence and more; looked at as it is, and with local contrast."""
     found: list[Found] = []
@@ -176,10 +199,15 @@ def _counts(corners: Array, words: str, score: float, shape: tuple[int, ...], lo
         return False
     # One letter names nobody, two hardly anybody; but anatomy that looks like them is common: an "0" was read into a whole
     # angiogram, two letters into a whole slice of a thigh.
-    share = float(np.ptp(corners[:, 0]) * np.ptp(corners[:, 1])) / (shape[0] * shape[1])
+    share = _share(corners, shape)
     if len(letters) == 1:
         return score >= _LONE and share <= _LARGEST_LONE
     return len(letters) > 2 or share <= _LARGEST_PAIR
+
+
+def _share(corners: Array, shape: tuple[int, ...]) -> float:
+    """Return the share of an image that the upright box around something read takes."""
+    return float(np.ptp(corners[:, 0]) * np.ptp(corners[:, 1])) / (shape[0] * shape[1])
 
 
 def _cover(mask: Mask, corners: Array, look: Look) -> None:

@@ -24,14 +24,29 @@ def clean(images: Sequence[HeldImage], report: Report, options: Options) -> Iter
             yield _clean_one(image, report, table)
 
 
+def judge(image: HeldImage) -> str:
+    """Return what speaks against an image that is said to be clean, "" where no text can be read in it."""
+    doubt = _unsearchable(image)
+    return doubt or ("they show text" if pixels.is_legible(image.frames, _look(image)) else "")
+
+
+def _unsearchable(image: HeldImage) -> str:
+    """Return why an image cannot be searched for text, "" where it can."""
+    if not image.has_pixels:
+        return "there are no pixels that could be searched for text"
+    try:
+        image.frames  # noqa: B018 - decoded once, and kept
+    except NotTranscodable:
+        return "the pixels cannot be decoded, so they cannot be searched for text"
+    return ""
+
+
 def _clean_one(image: HeldImage, report: Report, table: Sequence[devices.Device]) -> Verdict:
     uid = image.sop_instance_uid
-    if not image.has_pixels:
-        return Verdict(uid, doubt="there are no pixels that could be searched for text")
-    try:
-        frames = image.frames
-    except NotTranscodable:
-        return Verdict(uid, doubt="the pixels cannot be decoded, so they cannot be searched for text")
+    doubt = _unsearchable(image)
+    if doubt:
+        return Verdict(uid, doubt=doubt)
+    frames = image.frames
     try:
         found = pixels.clean(frames, _look(image, table), lambda fraction: report(fraction, "searching for text"))
     except pixels.TextLeft as left:

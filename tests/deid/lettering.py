@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -33,3 +34,21 @@ def written(
     result = ground.copy()
     result[place] = (ground[place] * (1 - share) + np.array(value) * share).astype(ground.dtype)
     return result
+
+
+def shoulders(seed: int) -> np.ndarray:
+    """Return arms, neck and table as PET over CT shows them, shape (256, 256, 3): with some seeds letters are read."""
+    draw = np.random.default_rng(seed)
+    grey = np.zeros((256, 256), np.uint8)
+    cv2.ellipse(grey, (128, 160), (95, 30), 0, 0, 360, 90, -1)
+    for x in (55, 205):
+        y = int(draw.integers(115, 140))
+        cv2.ellipse(grey, (x, y), (int(draw.integers(28, 38)), int(draw.integers(38, 55))), 0, 0, 360, 90, -1)
+    cv2.ellipse(grey, (128, 115), (int(draw.integers(28, 40)), 55), 0, 0, 360, 95, -1)
+    for x in (55, 205):
+        cv2.ellipse(grey, (x, 130), (9, 16), 0, 0, 360, 220, 4)
+    cv2.ellipse(grey, (128, 90), (14, 10), 0, 180, 360, 220, 5)
+    cv2.circle(grey, (128, 105), 8, 0, -1)
+    cv2.polylines(grey, [np.array([[20, 200], [75, 245], [180, 245], [235, 200]])], False, 120, 1)
+    noise = draw.normal(0, 8, grey.shape) * (grey > 0)
+    return np.stack([np.clip((grey + noise) * share, 0, 255).astype(np.uint8) for share in (1, 0.7, 0.7)], -1)

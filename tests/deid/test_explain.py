@@ -5,8 +5,11 @@ from pathlib import Path
 import making
 import pytest
 from deid.deidentifying import KEY, code, content_item, deidentifier, raw, report
+from deid.lettering import shoulders, written
+from processing.held_images import ultrasound
 from pydicom.dataset import Dataset
 
+from pacs.cli import burned_in
 from pacs.deid.check import check
 from pacs.deid.explain import CHANGED, EMPTIED, KEPT, REMOVED, Explanation, explain
 from pacs.deid.profile import Deidentifier
@@ -223,6 +226,18 @@ class TestPixels:
         assert self.judged("they show text", **self.claims()) == {}
         assert self.judged("they show text", believe=False, **self.claims()) == {"pixels": 1}
         assert self.judged("they show text", **self.claims() | {"BurnedInAnnotation": ""}) == {"pixels": 1}
+
+
+@pytest.mark.parametrize(("text", "found"), [("", {}), ("Quillfeather 1958", {"pixels": 1})])
+def test_a_name_in_a_colour_picture_is_found_and_anatomy_is_not(text: str, found: dict[str, int]) -> None:
+    """A capture that claims nothing, really looked at: shoulders in which letters are read, without and with a name."""
+    engine = deidentifier()
+    picture = written(shoulders(14), text, at=(8, 4), size=12, value=(255, 255, 255)) if text else shoulders(14)
+    made = engine.deidentify(making.received(ultrasound(picture, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")))
+    file = part10.file_meta(made.sop_class_uid, made.key.sop_instance_uid, made.transfer_syntax_uid)
+
+    assert "pixels" in made.pending
+    assert check(engine, file + b"".join(elements.join(made.elements)), look=burned_in.look).counts == found
 
 
 def test_words_of_the_installed_processors_are_no_finding() -> None:

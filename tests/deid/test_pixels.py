@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from deid.lettering import NAME, speckle, written
+from deid.lettering import NAME, shoulders, speckle, written
 from rapidocr.utils.download_file import DownloadFile
 
 from pacs.deid import pixels
@@ -145,3 +145,28 @@ def test_trap_42_letters_small_and_large_are_found_in_a_large_image(size: int) -
     frame = written(np.zeros((768, 1024), np.uint8), NAME if size < 20 else "QUILLFEATHER", at=(20, 600), size=size)
 
     assert pixels.find(frame, GREY)
+
+
+@pytest.mark.parametrize("seed", [14, 17])
+def test_anatomy_that_looks_like_letters_is_not_called_text(seed: int) -> None:
+    """Letters are read into shoulders and arms: for the cleaner that is enough, who judges a picture asks for more."""
+    picture = shoulders(seed)
+
+    assert pixels.find(picture, Look("RGB")) != []
+    assert not pixels.is_legible([picture], Look("RGB"))
+
+
+@pytest.mark.parametrize(("text", "size"), [(NAME, 8), ("DOE", 10), ("MRN 4711", 14), ("QUILLFEATHER", 36)])
+def test_a_name_planted_into_such_a_picture_is_legible(text: str, size: int) -> None:
+    """Small or large, on the last of several frames."""
+    planted = written(shoulders(14), text, at=(8, 4), size=size, value=(255, 255, 255))
+
+    assert pixels.is_legible([shoulders(14), shoulders(14), planted], Look("RGB"))
+
+
+@pytest.mark.parametrize("case", ["slanted", "low contrast", "12 of 16 bits"])
+def test_what_is_hardest_to_read_is_legible(case: str) -> None:
+    """Who judges sees what the cleaner takes away."""
+    frame, look = CASES[case]
+
+    assert pixels.is_legible([frame], look)
