@@ -27,14 +27,15 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 
 # argv: tests folder, home, database URL, first instance, call at which the power goes (0: never)
 WRITER = """
-import os, sys
+import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import making
 from pacs.archive import Archive
 from pacs.ingest import ingest
+from pacs.upkeep.compress import compress
 
-settings = making.settings(Path(sys.argv[2]), database__url=sys.argv[3])
+settings = making.settings(Path(sys.argv[2]), database__url=sys.argv[3], store__compress="later")
 calls, limit = 0, int(sys.argv[5])
 
 def step(*_):
@@ -66,6 +67,7 @@ with Archive.opened(settings, writer="test") as archive:
         os.write(1, f"{instance}\\n".encode())
     archive.quarantine.keep(making.received(making.dataset(instance=999)), "Quarantined", "for the test")
     os.write(1, b"quarantined\\n")
+    assert compress(archive, until=time.monotonic() + 60, rest_s=-1), "what came in a hurry waits to be compressed"
     sys.setprofile(None)
     limit = 0
 os.write(1, f"calls {calls}\\n".encode())
@@ -122,7 +124,7 @@ def test_a_cut_at_every_call_of_the_way_in(tmp_path: Path, kind: str, long_run: 
 
 
 LOOP = """
-import sys
+import sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import making
@@ -130,6 +132,7 @@ from pacs.archive import Archive
 from pacs.upkeep import forget
 from pacs.upkeep.backup import back_up
 from pacs.upkeep.compact import compact
+from pacs.upkeep.compress import compress
 from pacs.upkeep.rotate import rotate
 home = Path(sys.argv[2])
 with Archive.opened(making.settings(home, database__url=sys.argv[3]), writer="care") as archive:
@@ -137,6 +140,7 @@ with Archive.opened(making.settings(home, database__url=sys.argv[3]), writer="ca
     while True:
         rotate(archive)
         forget.resume(archive)
+        compress(archive, until=time.monotonic() + 1, rest_s=-1)
         compact(archive, below=0.9, grace_s=0.0, at_rest_s=0.0)
         back_up(archive, home.parent / "backup")
 """
@@ -148,7 +152,7 @@ import making
 from pathlib import Path
 from pacs.archive import Archive
 from pacs.ingest import ingest
-with Archive.opened(making.settings(Path(sys.argv[2]), database__url=sys.argv[3]), writer="test") as archive:
+with Archive.opened(making.settings(Path(sys.argv[2]), database__url=sys.argv[3], store__compress="later"), writer="test") as archive:
     for instance in range(int(sys.argv[4]), int(sys.argv[4]) + 100000):
         ingest(archive, making.received(making.dataset(instance=instance)))
         sys.stdout.write(f"{instance}\\n"); sys.stdout.flush()
@@ -158,8 +162,8 @@ with Archive.opened(making.settings(Path(sys.argv[2]), database__url=sys.argv[3]
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_kill_of_writer_and_upkeep_again_and_again(tmp_path: Path, kind: str, long_run: bool) -> None:
-    """kill -9 of a writer and of a process that rotates, compacts and backs up, at arbitrary moments: nothing acknowledged is
-    lost, the index can be rebuilt equal, and a rotation that was begun is ended."""
+    """kill -9 of a writer and of a process that rotates, compresses, compacts and backs up, at arbitrary moments: nothing
+    acknowledged is lost, the index can be rebuilt equal, and a rotation that was begun is ended."""
     home = tmp_path / "home"
     with services.database(kind, tmp_path) as url:
         settings = settings_of(home, url)

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import making
@@ -13,6 +15,8 @@ from pacs.model.errors import ConfigurationError, IntegrityError, Unavailable
 from pacs.store.envelope import Sealer
 from pacs.store.keyhouse import KeyHouse
 from pacs.store.keys import KeyRing
+from pacs.store.segments import SegmentStore
+from pacs.upkeep import forget
 from pacs.upkeep.rotate import rotate
 from pacs.upkeep.verify import verify
 
@@ -207,3 +211,41 @@ def test_a_key_that_was_never_exported_is_named(tmp_path: Path) -> None:
         assert list(verify(archive, deep=True)) == []
     with making.archive(tmp_path / "another") as other, pytest.raises(ConfigurationError, match="never replaced"):
         other.keys.bring_back(text)
+
+
+def test_of_many_records_rotation_touches_none_and_forgetting_takes_one_study(tmp_path: Path, long_run: bool) -> None:
+    """300 records (10,000 with --long): no byte of a segment changes; a saved copy opens with today's keys, but for that study."""
+    studies, each = (100, 100) if long_run else (10, 30)
+    home = tmp_path / "home"
+
+    def send(archive: Archive, study: int) -> None:
+        uid = f"1.2.826.0.1.3680043.8.498.{6000 + study}"
+        for ds in making.ct_series(each, study_uid=uid, series_uid=f"{uid}.1", frame=making.pixels(16, 16)):
+            ingest(archive, making.received(ds, association=f"a{study}"))
+
+    with making.archive(home) as archive:
+        with ThreadPoolExecutor(8) as senders:
+            list(senders.map(lambda study: send(archive, study), range(studies)))
+        before = digests(home)
+
+        assert rotate(archive).study_keys == studies
+
+        assert digests(home) == before
+        shutil.copytree(home / "store", tmp_path / "saved")
+        gone = archive.index.studies()[0].study_instance_uid
+        forget.forget(archive, forget.belongings(archive, study_instance_uids=[gone]))
+        saved = SegmentStore(tmp_path / "saved", writer="saved", segment_bytes=1 << 20, floor_bytes=0)
+        opened, noise = set(), 0
+        for container in saved.containers():
+            for _, record in saved.records(container):
+                try:
+                    opened.add(archive.sealer.open_entry(record).key)
+                except IntegrityError:
+                    noise += 1
+        assert (len(opened), noise) == ((studies - 1) * each, each)
+        assert gone not in {key.study_instance_uid for key in opened}
+
+
+def digests(home: Path) -> dict[str, str]:
+    """Return the SHA-256 of every segment."""
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in (home / "store").glob("*.seg")}
