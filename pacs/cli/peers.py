@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import typer
 
 from pacs.cli.console import Json, fail, one_line_errors, open_archive, out, show
-from pacs.model.peer import IDENTITIES, SERVICES, USUAL, Peer
+from pacs.model.peer import IDENTITIES, PRIVATE, SERVICES, USUAL, Peer
 
 app = typer.Typer(
     help="Application entities we know: C-MOVE destinations, and who may call us off loopback.", no_args_is_help=True
@@ -43,6 +43,12 @@ def add(
         bool,
         typer.Option("--availability", help="Tell it of complete studies and results (Instance Availability Notification)."),
     ] = False,
+    private: Annotated[
+        str,
+        typer.Option(
+            metavar="UID,UID", help="Private SOP Classes and transfer syntaxes that it may bring; they go into quarantine."
+        ),
+    ] = "",
 ) -> None:
     """Add a peer, or change it; takes effect at once."""
     allowed = frozenset(one.strip() for one in may.split(",") if one.strip())
@@ -60,7 +66,8 @@ def add(
     chosen = {"tls": tls, "any-address": any_address, "user": user, "warn": warn, "as-stored": as_stored}
     chosen["availability"] = availability
     options = frozenset(name for name, given in chosen.items() if given)
-    with open_archive("cli") as (_, archive):
+    options |= {f"{PRIVATE}{uid.strip()}" for uid in private.split(",") if uid.strip()}
+    with open_archive("cli") as (_, archive), one_line_errors():
         archive.index.peers.add(Peer(ae_title.strip(), host, port, allowed, identity, options, url))
     out.print(f"{ae_title.strip()} is {url or f'{host}:{port}'}", highlight=False)
 

@@ -6,7 +6,7 @@ an uncompressed one, so that no sender has to decompress what it holds; of sever
 first; of the uncompressed ones Explicit VR Little Endian, because it keeps private VRs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pydicom.uid import UID
 from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext, StoragePresentationContexts
@@ -72,24 +72,33 @@ MESSAGE_SYNTAXES = (EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN)
 """For verification, queries and identifiers, which are not worth compressing."""
 
 
-def preferred(offered: Iterable[str]) -> list[str]:
-    """Return the storage transfer syntaxes of `offered` that we accept, best first."""
+def preferred(offered: Iterable[str], private: Collection[str] = ()) -> list[str]:
+    """Return the storage transfer syntaxes of `offered` that we accept, best first; those of `private`, too, but last."""
     offered = list(dict.fromkeys(str(uid) for uid in offered))
-    return [uid for uid in offered if uid in _COMPRESSED] + [uid for uid in UNCOMPRESSED if uid in offered]
+    known = [uid for uid in offered if uid in _COMPRESSED] + [uid for uid in UNCOMPRESSED if uid in offered]
+    return known + [uid for uid in offered if uid in private]
 
 
-def supported(proposed: Sequence[PresentationContext]) -> list[PresentationContext]:
-    """Return what we accept of `proposed` as pynetdicom wants it: once per abstract syntax, transfer syntaxes best first."""
+def is_private(abstract_syntax: str, transfer_syntax: str) -> bool:
+    """Say whether a context for storage was accepted only because its peer may bring what is private."""
+    return abstract_syntax not in STORAGE_CLASSES or transfer_syntax not in (*UNCOMPRESSED, *COMPRESSED)
+
+
+def supported(proposed: Sequence[PresentationContext], private: Collection[str] = ()) -> list[PresentationContext]:
+    """Return what we accept of `proposed` as pynetdicom wants it: once per abstract syntax, transfer syntaxes best first.
+
+    `private` are the private SOP Classes and transfer syntaxes that this peer may bring.
+    """
     offered: dict[str, list[str]] = {}
     for context in proposed:
         offered.setdefault(str(context.abstract_syntax), []).extend(str(uid) for uid in context.transfer_syntax)
     accepted = []
     for abstract_syntax, syntaxes in offered.items():
-        storage = abstract_syntax in STORAGE_CLASSES
+        storage = abstract_syntax in STORAGE_CLASSES or abstract_syntax in private
         if not storage and abstract_syntax not in _MESSAGE_CLASSES:
             continue
         # Where none of ours was offered, name ours all the same: the answer is then "transfer syntaxes not supported" (4).
-        ours = preferred(syntaxes) if storage else [uid for uid in MESSAGE_SYNTAXES if uid in syntaxes]
+        ours = preferred(syntaxes, private) if storage else [uid for uid in MESSAGE_SYNTAXES if uid in syntaxes]
         context = PresentationContext()
         context.abstract_syntax = UID(abstract_syntax)
         context.transfer_syntax = [UID(uid) for uid in ours or MESSAGE_SYNTAXES]

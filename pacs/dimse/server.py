@@ -330,7 +330,9 @@ def _requested(event: Any) -> None:
         confirmed = UserIdentityNegotiation()
         confirmed.server_response = b""
         association.acceptor.add_negotiation_item(confirmed)
-    association.acceptor.supported_contexts = contexts.supported(primitive.presentation_context_definition_list)
+    peer = archive.index.peers.get(calling)
+    private = peer.private if peer is not None else frozenset()
+    association.acceptor.supported_contexts = contexts.supported(primitive.presentation_context_definition_list, private)
 
 
 def _extended(event: Any) -> dict[str, bytes]:

@@ -1,12 +1,19 @@
 """C-STORE as SCP: the data set's bytes go to `ingest` as they came (PS3.4 Annex B, PS3.7 9.1.1). Nothing is decoded here."""
 
 from pacs.archive import Archive
-from pacs.dimse import messages, status
+from pacs.dimse import contexts, messages, status
 from pacs.dimse.lane import LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.ingest import ingest
 from pacs.logs import get_logger
-from pacs.model.errors import ArchiveError, DataSetMismatch, NotAuthorized, Quarantined, SOPClassNotSupported
+from pacs.model.errors import (
+    ArchiveError,
+    DataSetMismatch,
+    NotAuthorized,
+    NotUnderstood,
+    Quarantined,
+    SOPClassNotSupported,
+)
 from pacs.model.instance import Origin, Received, Stored
 
 log = get_logger(__name__)
@@ -55,15 +62,19 @@ def _ingest(archive: Archive, association: LaneAssociation, message: Message, al
         raise message.refused
     if not message.sop_instance_uid or message.content is None:
         raise DataSetMismatch("the command lacks a SOP Instance UID or a data set")
-    return ingest(
-        archive,
-        Received(
-            data_set=message.content,
-            transfer_syntax_uid=str(context.transfer_syntax[0]),
-            origin=Origin.STORAGE_SCU,
-            source=association.requestor.ae_title.strip(),
-            sop_class_uid=message.sop_class_uid,
-            sop_instance_uid=message.sop_instance_uid,
-            association=association.association_id,
-        ),
+    received = Received(
+        data_set=message.content,
+        transfer_syntax_uid=str(context.transfer_syntax[0]),
+        origin=Origin.STORAGE_SCU,
+        source=association.requestor.ae_title.strip(),
+        sop_class_uid=message.sop_class_uid,
+        sop_instance_uid=message.sop_instance_uid,
+        association=association.association_id,
     )
+    try:
+        return ingest(archive, received)
+    except (SOPClassNotSupported, NotUnderstood) as error:
+        if contexts.is_private(received.sop_class_uid, received.transfer_syntax_uid):
+            # Invited by the peer's policy, and in quarantine as nobody can prove it clean; that is how it is answered.
+            raise Quarantined(str(error)) from error
+        raise

@@ -1,11 +1,15 @@
 """Configured peers: who may call us, and where C-MOVE may send to."""
 
+import re
+
 import sqlalchemy as sa
 
 from pacs.index import tables as t
 from pacs.index.connections import Connections, Row
 from pacs.model.errors import ConfigurationError, NotFound
-from pacs.model.peer import IDENTITIES, OPTIONS, SERVICES, Peer
+from pacs.model.peer import IDENTITIES, OPTIONS, PRIVATE, SERVICES, Peer
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
 class Peers:
@@ -26,8 +30,10 @@ class Peers:
             raise ConfigurationError(f"a peer may {', '.join(SERVICES)}; not {', '.join(sorted(unknown))}")
         if peer.identity not in IDENTITIES:
             raise ConfigurationError(f"a peer's identity is one of {', '.join(IDENTITIES)}")
-        if unknown := peer.options - set(OPTIONS):
+        if unknown := {one for one in peer.options - set(OPTIONS) if not one.startswith(PRIVATE)}:
             raise ConfigurationError(f"options of a peer are {', '.join(OPTIONS)}; not {', '.join(sorted(unknown))}")
+        if any(len(uid) > 64 or not _UID.fullmatch(uid) or uid.startswith("1.2.840.10008.") for uid in peer.private):
+            raise ConfigurationError("a private SOP Class or transfer syntax is a UID outside 1.2.840.10008 (PS3.5 9)")
         if peer.url and not peer.url.startswith(("http://", "https://")):
             raise ConfigurationError("the URL of a peer begins with http:// or https://")
         row = {

@@ -10,6 +10,8 @@ OPTIONS = ("tls", "any-address", "user", "warn", "availability", "as-stored")
 """How we deal with a peer: "tls", we call it over TLS; "any-address", it may call from elsewhere than its host; "user", it must
 bring the name and secret of an API token; "warn", it is told by B000 that what it stored was changed; "availability", it is
 told when a study is complete; "as-stored", over the web it gets the archive's compression (DIMSE negotiates that)."""
+PRIVATE = "private:"
+"""Begins a further option: the UID of a private SOP Class or transfer syntax that the peer may bring."""
 IDENTITIES = ("pseudonym", "original")
 """What a peer or token gets to see: the archive's pseudonyms, or what the sender had sent."""
 
@@ -28,3 +30,8 @@ class Peer:
     identity: str = "pseudonym"
     options: frozenset[str] = frozenset()
     url: str = ""
+
+    @property
+    def private(self) -> frozenset[str]:
+        """The private SOP Classes and transfer syntaxes that it may bring; they end in quarantine."""
+        return frozenset(one.removeprefix(PRIVATE) for one in self.options if one.startswith(PRIVATE))

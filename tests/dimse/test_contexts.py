@@ -29,6 +29,17 @@ def test_s13_private_classes_and_services_we_lack_are_left_out() -> None:
     assert [str(one.abstract_syntax) for one in contexts.supported(proposed)] == [CT]
 
 
+def test_s13_a_peer_may_bring_the_private_classes_and_syntaxes_of_its_policy() -> None:
+    """Those and no other; a private transfer syntax is taken only where no standard one is offered."""
+    private_class, other, private_syntax = "1.2.826.0.1.999.1", "1.2.826.0.1.999.2", "1.2.826.0.1.999.3"
+    proposed = [build_context(private_class, EXPLICIT), build_context(other), build_context(CT, [private_syntax, IMPLICIT])]
+
+    accepted = contexts.supported(proposed, {private_class, private_syntax})
+
+    told = [(str(one.abstract_syntax), [str(uid) for uid in one.transfer_syntax or ()]) for one in accepted]
+    assert told == [(private_class, [EXPLICIT]), (CT, [IMPLICIT, private_syntax])]
+
+
 def test_every_storage_class_takes_both_roles_and_no_other() -> None:
     """Both roles for storage, so that a requestor of C-GET may be SCP (PS3.7 D.3.3.4)."""
     proposed: list[PresentationContext] = [build_context(CT), build_context(contexts.STUDY_ROOT_FIND)]

@@ -1,6 +1,7 @@
 """C-STORE lines about whole objects: what is kept, what is not transcoded, UIDs, preambles, many frames, slow neighbours."""
 
 import time
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
+from pynetdicom import AE
 
 from pacs import retrieve
 from pacs.dicom import part10
 from pacs.dimse import outbound, requestor, scu
+from pacs.model.peer import Peer
 from pacs.standard import tables
 
 SR = "1.2.840.10008.5.1.4.1.1.88.11"
@@ -164,3 +167,41 @@ def test_a_closed_connection_is_noticed(shared_door: Door) -> None:
     with raw(shared_door.port) as connection:
         connection.sendall(b"\5\0\0\0\0\4\0\0\0\0")
         assert read_pdu(connection)[0] == 6
+
+
+@pytest.mark.parametrize("answer", ["C002", "0000"])
+def test_s13_what_is_private_is_kept_in_quarantine_and_answered_so(open_door: Callable[..., Door], answer: str) -> None:
+    """From the peer that may bring it, by class or by transfer syntax; the bytes are kept, and a setting decides the status."""
+    door = open_door(deid__quarantine_status=answer)
+    private_class, private_syntax = "1.2.826.0.1.999.1", "1.2.826.0.1.999.3"
+    options = frozenset({f"private:{private_class}", f"private:{private_syntax}"})
+    door.archive.index.peers.add(Peer("MODALITY", "127.0.0.1", 104, options=options))
+    ds = making.dataset(study_uid="1.2.840.80.13", series_uid="1.2.840.80.13.1")
+    standard = str(ds.SOPClassUID)
+    proposals = [(private_class, (EXPLICIT,)), (standard, (private_syntax,))]
+    sent = []
+    with scu._open("127.0.0.1", door.port, "MINIPACS", "MODALITY", proposals, 20) as association:
+        for number, (uid, _) in enumerate(proposals):
+            ds.SOPClassUID = uid
+            sent.append(making.encode(ds) if uid == private_class else bytes(range(256)))
+            uids = {"sop_class_uid": uid, "sop_instance_uid": str(ds.SOPInstanceUID)}
+            code = requestor.store(association, 1 + 2 * number, data_set=[sent[-1]], message_id=number + 1, **uids)
+            assert f"{code:04X}" == answer
+
+    assert held(door.archive, include_held=True) == []
+    rows = door.archive.index.quarantine.list()
+    assert all(row.reason for row in rows)
+    kept = [bytes(door.archive.quarantine.open(row.quarantine_id).data_set) for row in rows]
+    assert sorted(kept) == sorted(sent)
+
+
+def test_s13_nobody_else_brings_private_classes(shared_door: Door) -> None:
+    """Context result 3 (PS3.8 Table 9-18) for a caller whose policy does not name the class, while others are accepted."""
+    ae = AE(ae_title="STRANGER")
+    ae.add_requested_context("1.2.826.0.1.999.1")
+    ae.add_requested_context("1.2.840.10008.1.1")
+    association = ae.associate("127.0.0.1", shared_door.port, ae_title="MINIPACS")
+    association.release()
+
+    assert [one.result for one in association.rejected_contexts] == [3]
+    assert len(association.accepted_contexts) == 1

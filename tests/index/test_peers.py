@@ -31,10 +31,12 @@ def test_a_peer_is_found_by_its_title(index: Index) -> None:
         Peer("A", "h", 0),
         Peer("A", "h", 70000),
         Peer("A", "h", 104, frozenset({"fly"})),
+        Peer("A", "h", 104, options=frozenset({"private:1.2.840.10008.5.1.4.1.1.2"})),
+        Peer("A", "h", 104, options=frozenset({"private:all"})),
     ],
 )
 def test_a_peer_that_cannot_be_is_refused(index: Index, peer: Peer) -> None:
-    """A title, port or service that the standard does not allow."""
+    """A title, port or service that the standard does not allow, or something private that is standard or no UID."""
     with pytest.raises(ConfigurationError):
         index.peers.add(peer)
 
