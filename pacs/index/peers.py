@@ -30,7 +30,7 @@ class Peers:
             raise ConfigurationError(f"a peer may {', '.join(SERVICES)}; not {', '.join(sorted(unknown))}")
         if peer.identity not in IDENTITIES:
             raise ConfigurationError(f"a peer's identity is one of {', '.join(IDENTITIES)}")
-        if unknown := {one for one in peer.options - set(OPTIONS) if not one.startswith(PRIVATE)}:
+        if unknown := frozenset(one for one in peer.options - set(OPTIONS) if not one.startswith(PRIVATE)):
             raise ConfigurationError(f"options of a peer are {', '.join(OPTIONS)}; not {', '.join(sorted(unknown))}")
         if any(len(uid) > 64 or not _UID.fullmatch(uid) or uid.startswith("1.2.840.10008.") for uid in peer.private):
             raise ConfigurationError("a private SOP Class or transfer syntax is a UID outside 1.2.840.10008 (PS3.5 9)")
