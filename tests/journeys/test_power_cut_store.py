@@ -152,7 +152,8 @@ import making
 from pathlib import Path
 from pacs.archive import Archive
 from pacs.ingest import ingest
-with Archive.opened(making.settings(Path(sys.argv[2]), database__url=sys.argv[3], store__compress="later"), writer="test") as archive:
+settings = making.settings(Path(sys.argv[2]), database__url=sys.argv[3], store__compress="later")
+with Archive.opened(settings, writer="test") as archive:
     for instance in range(int(sys.argv[4]), int(sys.argv[4]) + 100000):
         ingest(archive, making.received(making.dataset(instance=instance)))
         sys.stdout.write(f"{instance}\\n"); sys.stdout.flush()

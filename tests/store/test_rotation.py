@@ -214,7 +214,7 @@ def test_a_key_that_was_never_exported_is_named(tmp_path: Path) -> None:
 
 
 def test_of_many_records_rotation_touches_none_and_forgetting_takes_one_study(tmp_path: Path, long_run: bool) -> None:
-    """300 records (10,000 with --long): no byte of a segment changes; a saved copy opens with today's keys, but for that study."""
+    """300 records (10,000 with --long): no byte of a segment changes; of a saved copy all but one study opens."""
     studies, each = (100, 100) if long_run else (10, 30)
     home = tmp_path / "home"
 
