@@ -24,6 +24,8 @@ from pacs.processing import (
     Code,
     Geometry,
     NotApplicable,
+    Overlay,
+    Presentation,
     Range,
     Run,
     Series,
@@ -32,6 +34,7 @@ from pacs.processing import (
     Value,
     codes,
     grid_over,
+    pictured,
     private_code,
     processor,
     resampled,
@@ -64,8 +67,8 @@ class Blob:
 
 @processor(
     "nodule-candidates",
-    version="1.0.0",
-    makes=("SR",),
+    version="1.1.0",
+    makes=("SR", "PR", "OT"),
     when={"Modality": "CT", "NumberOfSeriesRelatedInstances": ">=40", "SliceThickness": "<=3"},
     queue="heavy",
     timeout_s=600,
@@ -81,8 +84,8 @@ def nodule_candidates(
     contrast: Annotated[float, Range(50, 900, "HU"), "least contrast; a solid ball in lung has about 900"] = 350.0,
     roundness: Annotated[float, Range(0, 1), "least over largest curvature; a tube has 0, a ball 1"] = 0.4,
     most: Annotated[int, Range(1, 200), "candidates, strongest first"] = 30,
-) -> Iterator[Spots]:
-    """Candidates for lung nodules on CT, each with place, diameter and attenuation, as a report."""
+) -> Iterator[Spots | Presentation | Overlay]:
+    """Candidates for lung nodules on CT, each with place, diameter and attenuation, as a report, marked, and pictured."""
     if smallest_mm > largest_mm:
         raise NotApplicable("smallest_mm is larger than largest_mm")
     geometry = series.geometry()
@@ -128,7 +131,9 @@ def nodule_candidates(
                 comment="candidate, not a diagnosis",
             )
         )
-    yield Spots(series, spots, "Nodule candidates")
+    report = Spots(series, spots, "Nodule candidates")
+    yield report
+    yield from pictured(report, [blob.diameter_mm for blob in found], window=(-500.0, 1500.0))
 
 
 def blobs(

@@ -7,7 +7,7 @@ H, Kasamon Y, Lodge MA, "From RECIST to PERCIST", J Nucl Med 50 suppl 1 (2009) 1
 threshold 1.5 times the liver's mean plus two standard deviations, which have to be given here).
 
 What is hot is found, not what is ill: brain, heart, bladder, kidneys and brown fat are taken too, and the thresholds measure
-metabolic, not anatomical volume (on 51 sarcomas drawn on MR the Dice is 0.4 to 0.7).
+metabolic, not anatomical volume (51 sarcomas drawn on MR: median Dice 0.68 at SUV 2.5, 0.38 at 41 %).
 """
 
 from collections.abc import Iterator

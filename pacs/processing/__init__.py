@@ -29,6 +29,7 @@ from pacs.processing.outputs import (
 from pacs.processing.planes import PLANES, on_grid, slab, turned
 from pacs.processing.radiographs import for_presentation, needs_grey, shown_bits, to_logarithm
 from pacs.processing.series import Geometry, Series, Study, rescale
+from pacs.processing.thumbnails import pictured
 from pacs.processing.volumes import Storage, contributing, grid_over, noise, resampled
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "needs_grey",
     "noise",
     "on_grid",
+    "pictured",
     "private_code",
     "processor",
     "resampled",

@@ -40,6 +40,7 @@ def presentation(output: Presentation, images: Sequence[Dataset], provenance: Pr
         concept_name=None,
         **headers.equipment(provenance, index, wholes[0], output.description),
     )
+    del dataset.DeviceSerialNumber  # highdicom asks for it; here it is optional (PS3.3 C.7.5.1), and what is optional goes
     return _finished(dataset, wholes[0], provenance)
 
 

@@ -1,13 +1,16 @@
 """What `pet-lesions` is measured on, and what comes out."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 
 from pacs import phantoms
 from pacs.processing import Series
-from pacs.processing.scoring import Measured, Scores, beside, grey, outputs, painted
+from pacs.processing.scoring import Measured, Scores, beside, dice, grey, outputs, painted
+from pacs.processing.truth import structures
 from processors.pet_lesions import pet_lesions
 
 
@@ -40,3 +43,30 @@ def _sphere_errors(number: int, measurements: Any) -> tuple[float, float, float]
     volume, largest, _, peak, _ = (one.value for one in measurements.values[number])
     truth_ml = 4 / 3 * np.pi * radius**3 / 1000
     return 100 * abs(volume / truth_ml - 1), 100 * abs(largest / suv - 1), 100 * abs(peak / suv - 1)
+
+
+def on_public(folder: Path) -> Measured | None:
+    """A sarcoma: what thresholds bound, against the tumour that experts drew on MR and CT, moved to the PET's grid."""
+    images, contours = (folder / "pet_ct_mr_sts012" / name for name in ("PET", "RTSTRUCT_PET"))
+    if not images.is_dir() or not contours.is_dir():
+        return None
+    datasets = [dcmread(path) for path in sorted(images.iterdir())]
+    series = Series(datasets)
+    # Its references name slices of the uncropped series: contours are matched by their height in the frame of reference.
+    (drawn,) = structures(dcmread(next(iter(sorted(contours.iterdir())))), series).values()
+    voxel_ml = float(np.prod(series.geometry().spacing_mm)) / 1000
+    scores: Scores = {"tumour as drawn (mL)": round(float(drawn.sum()) * voxel_ml, 1)}
+    middle = int(drawn.sum(axis=(1, 2)).argmax())
+    flat = 255 - grey(series.frame(middle), 4, 8)
+    shown: list[NDArray[Any]] = [flat, painted(flat, drawn[middle], (60, 160, 240))]
+    for name, given in (("SUV 2.5", {"suv": 2.5}), ("SUV 4", {"suv": 4.0}), ("41 %", {"method": "percent", "suv": 2.5})):
+        segmentation, _ = outputs(pet_lesions, datasets, **given)
+        labels = segmentation.array()
+        # The bladder is hot, too: what a reader would keep of the list is what touches the tumour.
+        found = np.isin(labels, [number for number in segmentation.segments if (drawn & (labels == number)).any()])
+        scores[f"{name}: hot regions in the images"] = len(segmentation.segments)
+        scores[f"{name}: volume of those that touch the tumour (mL)"] = round(float(found.sum()) * voxel_ml, 1)
+        scores[f"{name}: their Dice"] = round(dice(found, drawn), 2)
+        shown.append(painted(flat, found[middle], (230, 60, 60)))
+    caption = "The slice with most tumour; as drawn; at SUV 2.5, SUV 4, 41 %"
+    return Measured(scores, beside(*shown), caption, "STS_012, a sarcoma of the thigh, cropped around it")

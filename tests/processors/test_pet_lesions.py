@@ -9,7 +9,7 @@ from pacs import phantoms
 from pacs.processing import NotApplicable, scoring
 from pacs.processing.scoring import Scores
 from processors.pet_lesions import pet_lesions
-from processors.scores.pet_lesions import score
+from processors.scores.pet_lesions import on_public, score
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +83,11 @@ def test_nothing_hot_is_refused_with_a_reason() -> None:
     """An empty segmentation is no result."""
     with pytest.raises(NotApplicable, match="nothing of at least"):
         scoring.outputs(pet_lesions, phantoms.hot_spheres(), suv=20)
+
+
+def test_a_sarcoma_is_bounded_as_its_readers_drew_it(shared_data: Path) -> None:
+    """Dice over 0.65 at SUV 2.5 and at 41 %, of the hot regions that touch the tumour."""
+    measured = on_public(shared_data)
+
+    assert measured is not None
+    assert min(measured.scores[f"{name}: their Dice"] for name in ("SUV 2.5", "41 %")) > 0.65

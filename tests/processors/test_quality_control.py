@@ -5,11 +5,12 @@ from pathlib import Path
 import making
 import pytest
 import workbench
+from pydicom import dcmread
 
 from pacs import phantoms
 from pacs.processing import NotApplicable, scoring
-from processors.quality_control import quality_control
-from processors.scores.quality_control import score
+from processors.quality_control import DEFECT, quality_control
+from processors.scores.quality_control import PUBLIC, score
 
 
 def test_every_planted_defect_is_found_and_nothing_else() -> None:
@@ -59,3 +60,11 @@ def test_other_modalities_are_refused() -> None:
     """Ultrasound is not what it knows."""
     with pytest.raises(NotApplicable, match="made for"):
         scoring.outputs(quality_control, [making.dataset(Modality="US")])
+
+
+@pytest.mark.parametrize(("name", "question"), [("tilted CT", "Tilted gantry"), ("FLAIR with gaps", "Missing slices")])
+def test_public_series_with_defects_are_found_out(name: str, question: str, shared_data: Path) -> None:
+    """A tilted gantry, and slices left out."""
+    (report,) = scoring.outputs(quality_control, [dcmread(path) for path in sorted(shared_data.glob(PUBLIC[name]))])
+
+    assert next(one for one in report.findings if one.question.meaning == question).answer is DEFECT
