@@ -5,7 +5,7 @@ worker that was thought dead commits nothing, however often a message is deliver
 question in one: what is to be announced, and which leases have run out.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -119,13 +119,22 @@ class Jobs:
         }
         return self._change(job_id, t.job.c.state.not_in(OPEN), values, "job_queued")
 
-    def due(self, now: float, limit: int = 100, *, attempts: int = 3, redispatch_s: float = 30.0) -> list[tuple[str, str]]:
+    def due(
+        self,
+        now: float,
+        limit: int = 100,
+        *,
+        attempts: int = 3,
+        patience: Mapping[str, int] | None = None,
+        redispatch_s: float = 30.0,
+    ) -> list[tuple[str, str]]:
         """Return (job id, queue) of what should be announced to workers, by priority, oldest first.
 
         Jobs whose lease has run out are queued again first, or failed if they were tried `attempts` times: a job that kills its
-        worker must not do so for ever. What was announced less than `redispatch_s` ago is left out; mark with `dispatched`.
+        worker must not do so for ever. `patience` are other numbers of tries by how a processor's name begins. What was
+        announced less than `redispatch_s` ago is left out; mark with `dispatched`.
         """
-        self._reap(now, attempts)
+        self._reap(now, attempts, patience or {})
         statement = (
             sa.select(t.job.c.job_id, t.job.c.queue)
             .where(
@@ -287,7 +296,7 @@ class Jobs:
         self.get(job_id)
         return self._connections.retrying(work)
 
-    def _reap(self, now: float, attempts: int) -> None:
+    def _reap(self, now: float, attempts: int, patience: Mapping[str, int]) -> None:
         lost = sa.and_(t.job.c.state == JobState.RUNNING.value, t.job.c.lease_until < now)
         with self._connections.read() as connection:
             if connection.execute(sa.select(t.job.c.job_id).where(lost).limit(1)).first() is None:
@@ -296,15 +305,18 @@ class Jobs:
         def work(connection: sa.Connection) -> None:
             rows = connection.execute(
                 self._connections.for_update(
-                    sa.select(t.job.c.job_id, t.job.c.attempt, t.job.c.outdated).where(lost).order_by(t.job.c.job_id)
+                    sa.select(t.job.c.job_id, t.job.c.processor, t.job.c.attempt, t.job.c.outdated)
+                    .where(lost)
+                    .order_by(t.job.c.job_id)
                 )
             ).all()
             entries = []
             for row in rows:
+                tries = next((many for start, many in patience.items() if row.processor.startswith(start)), attempts)
                 kind, values = "job_retried", queued(now) | {"reason": "its worker stopped answering"}
                 if row.outdated:
                     kind, state, reason = "job_superseded", JobState.SUPERSEDED, CHANGED
-                elif row.attempt >= attempts:
+                elif row.attempt >= tries:
                     kind, state, reason = "job_failed", JobState.FAILED, f"its worker stopped answering {row.attempt} times"
                 if kind != "job_retried":
                     values |= {"state": state.value, "finished_at": now, "reason": reason}

@@ -28,7 +28,7 @@ from pacs.processing.planning import Headers, Planner, new_job, study_inputs
 from pacs.processing.registry import discover
 from pacs.processing.routes import Route, load_routes, routes_path
 from pacs.processing.rules import Rule
-from pacs.processing.sending import send_job
+from pacs.processing.sending import PREFIX, send_job
 from pacs.processing.stored_headers import HeaderReader
 from pacs.processing.watched import Watched
 from pacs.queue import CeleryQueue, broker_url
@@ -55,6 +55,7 @@ class Scheduler:
         settings: ProcessingSettings,
         clock: Clock = time.time,
         headers: Headers | None = None,
+        send_attempts: int = 3,
     ) -> None:
         self._index = index
         self.rules = tuple(rules)
@@ -62,6 +63,8 @@ class Scheduler:
         self._planner = Planner(index, registry, headers)
         self._queue = queue
         self._settings = settings
+        # A worker that died while it sent is no reason to give a peer up sooner than one that is away.
+        self._patience = {PREFIX: send_attempts}
         self._clock = clock
 
     def tick(self) -> int:
@@ -135,7 +138,7 @@ class Scheduler:
 
     def _ring(self) -> int:
         now = self._clock()
-        due = self._index.jobs.due(now, AT_ONCE, attempts=self._settings.attempts)
+        due = self._index.jobs.due(now, AT_ONCE, attempts=self._settings.attempts, patience=self._patience)
         if due:
             due = self._permitted(due, now)
         rung: list[str] = []
@@ -278,7 +281,15 @@ def run_scheduler(settings: Settings, stop: threading.Event) -> None:
     index = Index.open(settings.database_url)
     headers = HeaderReader(settings)
     try:
-        scheduler = Scheduler(index, registry, watched.read(), queue, settings.processing, headers=headers)
+        scheduler = Scheduler(
+            index,
+            registry,
+            watched.read(),
+            queue,
+            settings.processing,
+            headers=headers,
+            send_attempts=settings.dicom.send_attempts,
+        )
         scheduler.routes = routed.read()
         index.chains.put_rules(versions(scheduler.rules, registry))
         index.jobs.undispatch_all()

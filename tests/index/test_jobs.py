@@ -143,6 +143,20 @@ def test_the_job_of_a_dead_worker_is_queued_again_and_fails_in_the_end(index: In
     assert "3 times" in job.reason
 
 
+def test_some_jobs_are_given_up_later_when_their_workers_die(index: Index, clock: Clock) -> None:
+    """`patience` by the beginning of the processor's name: a fourth try of what may have five."""
+    job_id = new(index)
+    processor = index.jobs.get(job_id).processor
+    for attempt in range(1, 6):
+        assert index.jobs.due(clock.now, attempts=3, patience={processor[:3]: 5, "send:": 9}) == [(job_id, "cpu")]
+        index.jobs.dispatched([job_id])
+        index.jobs.claim(job_id, f"w{attempt}", 30)
+        clock.now += 31
+
+    assert index.jobs.due(clock.now, attempts=3, patience={processor[:3]: 5}) == []
+    assert index.jobs.get(job_id).state is JobState.FAILED
+
+
 def test_a_running_job_is_not_due(index: Index, clock: Clock) -> None:
     """While its lease lasts, nobody is told of it."""
     job_id = new(index)

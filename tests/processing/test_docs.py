@@ -11,6 +11,7 @@ from pacs import phantoms
 from pacs.processing import Run, Series
 from pacs.processing.derive import Provenance, derive, encode
 from pacs.processing.registry import discover, survey
+from pacs.processing.routes import parse_routes
 from pacs.processing.rules import parse_rules
 from pacs.processing.validate import findings
 
@@ -41,9 +42,16 @@ def test_an_example_is_a_working_plug_in(name: str, tmp_path: Path) -> None:
 
 def test_the_rules_in_it_are_valid() -> None:
     """Every TOML block parses against the processors that ship."""
-    blocks = re.findall(r"```toml\n(?!# file)(.*?)```", TEXT, re.DOTALL)
+    blocks = re.findall(r"```toml\n(?!# file|# routes)(.*?)```", TEXT, re.DOTALL)
 
     assert [len(parse_rules(block, discover())) for block in blocks] == [2, 3]
+
+
+def test_the_routes_in_it_are_valid() -> None:
+    """Two: what came in, and what was made here."""
+    (block,) = re.findall(r"```toml\n# routes.toml\n(.*?)```", TEXT, re.DOTALL)
+
+    assert [(route.peer, route.what) for route in parse_routes(block)] == [("RESEARCH", "source"), ("WARD", "derived")]
 
 
 def test_the_manifests_in_it_are_valid(tmp_path: Path) -> None:

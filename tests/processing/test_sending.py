@@ -272,3 +272,21 @@ def test_nothing_is_queued_for_a_peer_that_is_not_there(archive: Archive) -> Non
 
     with pytest.raises(NotFound, match="pacs peers add"):
         sending.schedule(archive.index, "NOBODY", study, [series])
+
+
+def test_a_send_whose_workers_died_three_times_is_tried_again(archive: Archive) -> None:
+    """As often as `dicom.send_attempts` says, not as seldom as `processing.attempts` does."""
+    archive.index.peers.add(Peer("SINK", "127.0.0.1", 104))
+    job_id = sending.schedule(archive.index, "SINK", series_of(archive)[0], [series_of(archive)[1]])
+    assert job_id is not None
+    now = [1e11]
+    archive.index._connections.clock = lambda: now[0]
+    patient = Scheduler(archive.index, {}, (), Bell(), archive.settings.processing, lambda: now[0], send_attempts=5)
+    for attempt in range(1, 6):
+        patient.tick()
+        claimed = archive.index.jobs.claim(job_id, f"w{attempt}", 30)
+        assert claimed is not None and claimed.attempt == attempt
+        now[0] += 31
+    patient.tick()
+
+    assert archive.index.jobs.get(job_id).state is JobState.FAILED
