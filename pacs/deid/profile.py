@@ -25,6 +25,7 @@ from pacs.deid.residue import Needles, search
 from pacs.deid.taken import collect
 from pacs.deid.text import identity
 from pacs.dicom import values
+from pacs.dicom.building import BY_TAG
 from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, element
 from pacs.dicom.large import read
 from pacs.model.errors import ConfigurationError, NotUnderstood, Quarantined, SOPClassNotSupported
@@ -325,7 +326,7 @@ class Deidentifier:
         if 0x00100020 not in by_tag:
             added.append(element(0x00100020, "LO", patient_id.encode("ascii")))
         kept += markers.merged(added, kept)
-        kept.sort(key=_tag)
+        kept.sort(key=BY_TAG)
         return kept
 
 
@@ -376,10 +377,6 @@ def _pending(policy: Policy, sop_class_uid: str, by_tag: Mapping[int, Element], 
     if pending and isinstance(pixel_data, BulkElement) and len(pixel_data.bulk) > _LARGEST_CLEANED:
         raise Quarantined(f"its pixels must be cleaned, and they are more than the {_LARGEST_CLEANED >> 20} MiB that can be")
     return tuple(pending)
-
-
-def _tag(one: Element) -> int:
-    return one.tag
 
 
 def _text(by_tag: Mapping[int, Element], tag: int) -> str:

@@ -13,6 +13,7 @@ from pacs.deid import content, private
 from pacs.deid.actions import Subject, apply
 from pacs.deid.policy import Action, Rule, Rules
 from pacs.dicom import values
+from pacs.dicom.building import BY_TAG
 from pacs.dicom.elements import DEEPEST, element, find, items, sequence
 from pacs.model.errors import NotUnderstood
 from pacs.model.instance import Element
@@ -112,7 +113,7 @@ def deidentify(elements: Sequence[Element], memory: Memory) -> Walked:
         safe = _privates(privates, private.declared(elements), rules, subject, "", 0, fates, memory.privates)
         if safe:
             kept += safe
-            kept.sort(key=lambda one: one.tag)
+            kept.sort(key=BY_TAG)
     return _walked(kept, fates)
 
 
@@ -183,7 +184,7 @@ def _item(
             kept.append(found)
     if has_private and "retain_safe_private" in rules.policy.options:
         kept += _privates(item, private.declared(item), rules, subject, path, depth, fates, {})
-        kept.sort(key=lambda one: one.tag)
+        kept.sort(key=BY_TAG)
     elif has_private:
         fates.append(PRIVATE_REMOVED)
     return kept

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterable
 from itertools import pairwise
+from operator import attrgetter
 
 from pacs.model.errors import NotUnderstood
 from pacs.model.instance import Buffer, Element
@@ -56,6 +57,9 @@ blank = Element.__new__
 set_tag, set_vr, set_value, set_encoded, set_undefined_length = (
     Element.__dict__[name].__set__ for name in ("tag", "vr", "value", "encoded", "undefined_length")
 )
+
+BY_TAG = attrgetter("tag")
+"""Sorts elements; quicker than a function of Python's."""
 
 _tag = struct.Struct("<HHI")
 
@@ -119,7 +123,7 @@ def made(tag: int, vr: str, value: Buffer) -> Element:
 def ordered(elements: list[Element]) -> list[Element]:
     """Bring elements into tag order, which PS3.5 7.1 asks for; two with one tag are not a data set."""
     if any(first.tag >= second.tag for first, second in pairwise(elements)):
-        elements.sort(key=lambda one: one.tag)
+        elements.sort(key=BY_TAG)
         if any(first.tag == second.tag for first, second in pairwise(elements)):
             raise NotUnderstood("an element comes twice")
     return elements

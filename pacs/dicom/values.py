@@ -6,6 +6,7 @@ better than none. What must be exact works on bytes.
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 
 from pacs.dicom import elements as elements_of
 from pacs.dicom import nested
@@ -67,6 +68,7 @@ def charset(elements: Iterable[Element]) -> tuple[str, ...]:
     return DEFAULT_CHARSETS
 
 
+@lru_cache(maxsize=256)
 def charsets_of(value: bytes) -> tuple[str, ...]:
     """Return the Python codecs of a value of Specific Character Set; an unknown term reads as Latin-1."""
     codecs = []
