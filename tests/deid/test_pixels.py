@@ -5,7 +5,7 @@ import pytest
 from deid.lettering import NAME, shoulders, speckle, written
 from rapidocr.utils.download_file import DownloadFile
 
-from pacs.deid import pixels
+from pacs.deid import pixels, reading
 from pacs.deid.pixels import Look, TextLeft
 
 GREY = Look("MONOCHROME2")
@@ -134,7 +134,7 @@ def test_nothing_is_ever_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a download was tried")
 
     monkeypatch.setattr(DownloadFile, "run", refused)
-    pixels._engine.cache_clear()
+    reading._engine.cache_clear()
 
     assert pixels.find(written(speckle(), value=255), GREY)
 
