@@ -1,7 +1,7 @@
 """Burned-in text: found by RapidOCR's bundled models, blanked, and looked for again until none is left (PS3.15 E.3.1).
 
-Frames come as arrays and are read by `pacs.deid.reading`; what is text-free goes back untouched. One mask serves all frames of an instance: what one frame shows
-is blanked on all, so that text which fades in or out leaves with it. What was read is never kept.
+Frames come as arrays and are read by `pacs.deid.reading`; what is text-free goes back untouched. One mask serves all frames of
+an instance: what one frame shows is blanked on all, so that text which fades in or out leaves with it.
 """
 
 from collections.abc import Callable, Sequence
