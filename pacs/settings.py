@@ -78,6 +78,9 @@ class WebSettings:
         True, "Serve DICOMweb without credentials to callers on this machine while listening on loopback (as DICOM does)."
     )
     maximum_upload_mb: int = _setting(65536, "Largest STOW-RS request body, in MiB.")
+    viewer: str = _setting(
+        "", "Folder `dist` of the npm package @ohif/app, to be served as a viewer of our studies under /viewer; empty: none."
+    )
     worklist_names: bool = _setting(
         False, "Show patients' names on the worklist's page to whoever is signed in; otherwise only when, where and what."
     )

@@ -26,7 +26,7 @@ from pacs import logs
 from pacs.archive import Archive
 from pacs.model.errors import ArchiveError, ConfigurationError, Unavailable
 from pacs.settings import Settings
-from pacs.web import auth, health, metrics, pages, qido, rendered, stow, wado, workitems
+from pacs.web import auth, health, metrics, pages, qido, rendered, stow, viewer, wado, workitems
 from pacs.web.door import Door
 from pacs.web.pages import care, rules, schedule
 from pacs.web.status import http_status
@@ -61,6 +61,7 @@ def create_app(archive: Archive) -> Starlette:
         Route("/sign-out", auth.sign_out, methods=["POST"]),
         Mount("/static", pages.static()),
         *people,
+        *viewer.routes(archive.settings.web.viewer),
         Mount("/dicom-web", routes=dicomweb_routes()),
     ]
     app = Starlette(

@@ -225,7 +225,8 @@ async def study(request: Request) -> Response:
     study_uid = uid(request.path_params["study"])
     row, cards, jobs = await in_thread(at.read, _study, at.archive, study_uid)
     names = {card.series_instance_uid: series_title(card) for card in cards}
-    return await show(request, "study.html", study=row, cards=cards, names=names, jobs=jobs, recent=time.time() - ARRIVING_S)
+    shown = {"study": row, "cards": cards, "names": names, "jobs": jobs, "recent": time.time() - ARRIVING_S}
+    return await show(request, "study.html", viewer=bool(at.settings.web.viewer), **shown)
 
 
 async def series(request: Request) -> Response:
