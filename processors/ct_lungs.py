@@ -130,28 +130,20 @@ def _remove_airway(air: Mask, hounsfield: NDArray[np.int16], geometry: Geometry)
     """
     pixel_mm2 = geometry.spacing_mm[1] * geometry.spacing_mm[2]
     downwards = range(len(air) - 1, -1, -1) if geometry.normal[2] > 0 else range(len(air))
-    middle = geometry.shape[2] / 2
     current: NDArray[np.uint8] | None = None
     area = 0.0
     margin = max(1, round(2.0 / geometry.spacing_mm[1]))
     brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     for seen, index in enumerate(downwards):
         black = (air[index] & (hounsfield[index] < -900)).astype(np.uint8)
-        count, parts, stats, centers = cv2.connectedComponentsWithStats(black, connectivity=4)
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(black, connectivity=4)
         if current is None:
             if seen > 0.6 * len(air):
                 return
-            candidates = [
-                (abs(centers[n][0] - middle), n)
-                for n in range(1, count)
-                if 80 <= stats[n, cv2.CC_STAT_AREA] * pixel_mm2 <= 900
-                and 0.5 < stats[n, cv2.CC_STAT_WIDTH] / stats[n, cv2.CC_STAT_HEIGHT] < 2
-                and stats[n, cv2.CC_STAT_AREA] > 0.6 * stats[n, cv2.CC_STAT_WIDTH] * stats[n, cv2.CC_STAT_HEIGHT]
-                and abs(centers[n][0] - middle) * geometry.spacing_mm[2] < 60
-            ]
-            if not candidates:
+            section = round_air(black > 0, geometry)
+            if section is None:
                 continue
-            chosen = [min(candidates)[1]]
+            chosen = [int(parts[section][0])]
         else:
             overlapping = np.unique(parts[current > 0])
             chosen = [int(n) for n in overlapping if n]
@@ -161,6 +153,22 @@ def _remove_airway(air: Mask, hounsfield: NDArray[np.int16], geometry: Geometry)
         current = np.isin(parts, chosen).astype(np.uint8)
         area = float(current.sum()) * pixel_mm2
         air[index] &= cv2.dilate(current, brush) == 0
+
+
+def round_air(black: Mask, geometry: Geometry) -> Mask | None:
+    """Return the round part of a slice's air, 80 to 900 mm2 and within 60 mm of the middle, that is nearest to the middle."""
+    pixel_mm2 = geometry.spacing_mm[1] * geometry.spacing_mm[2]
+    middle = geometry.shape[2] / 2
+    count, parts, stats, centers = cv2.connectedComponentsWithStats(black.astype(np.uint8), connectivity=4)
+    candidates = [
+        (abs(centers[n][0] - middle), n)
+        for n in range(1, count)
+        if 80 <= stats[n, cv2.CC_STAT_AREA] * pixel_mm2 <= 900
+        and 0.5 < stats[n, cv2.CC_STAT_WIDTH] / stats[n, cv2.CC_STAT_HEIGHT] < 2
+        and stats[n, cv2.CC_STAT_AREA] > 0.6 * stats[n, cv2.CC_STAT_WIDTH] * stats[n, cv2.CC_STAT_HEIGHT]
+        and abs(centers[n][0] - middle) * geometry.spacing_mm[2] < 60
+    ]
+    return parts == min(candidates)[1] if candidates else None
 
 
 def _remove_gas(air: Mask, hounsfield: NDArray[np.int16], geometry: Geometry) -> Mask:

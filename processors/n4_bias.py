@@ -62,12 +62,22 @@ def n4_bias(
     )
 
 
-def shading(image: Any, coarse_mm: float = 4.0, iterations: int = 50, levels: int = 3) -> NDArray[np.float32]:
-    """Return the multiplicative field of a SimpleITK image, shape (frames, rows, columns), 1 on average inside the body."""
+def shading(
+    image: Any, coarse_mm: float = 4.0, iterations: int = 50, levels: int = 3, within: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """Return the multiplicative field of a SimpleITK image, shape (frames, rows, columns), 1 on average inside the body.
+
+    It is fitted in the body, which is what is bright, or `within` a mask of the same shape.
+    """
     factors = [max(1, min(int(coarse_mm / step), count // 8)) for step, count in
                zip(image.GetSpacing(), image.GetSize(), strict=True)]  # fmt: skip
     coarse = sitk.Shrink(image, factors)
-    mask = sitk.OtsuThreshold(coarse, 0, 1, 200)
+    if within is None:
+        mask = sitk.OtsuThreshold(coarse, 0, 1, 200)
+    else:
+        given = sitk.GetImageFromArray(within.astype(np.uint8))
+        given.CopyInformation(image)
+        mask = sitk.Resample(given, coarse, sitk.Transform(), sitk.sitkNearestNeighbor)
     inside = sitk.GetArrayViewFromImage(mask) > 0
     if inside.mean() < 0.01:
         raise NotApplicable("nothing bright enough to fit a field on")

@@ -5,7 +5,7 @@ data sets as a processor gets them (written, and read again), and what is true o
 """
 
 from pacs.phantoms.base import dataset, encode, mesh, pixels, read, stack
-from pacs.phantoms.chest import NODULES, PLAQUES, chest, lungs
+from pacs.phantoms.chest import NODULES, PLAQUES, airways, chest, lungs
 from pacs.phantoms.head import MR, head, tissues
 from pacs.phantoms.inserts import bead, calcium, thigh, tissue
 from pacs.phantoms.pet import FRAME_OF_REFERENCE, SPHERES, STUDY, hot_spheres, pet_ct
@@ -19,6 +19,7 @@ __all__ = [
     "PLAQUES",
     "SPHERES",
     "STUDY",
+    "airways",
     "bead",
     "calcium",
     "chest",

@@ -91,3 +91,36 @@ def chest(*, nodules: Sequence[tuple[Three, float]] = NODULES, plaques: bool = F
             values[index[0], index[1] : index[1] + size[0], index[2] : index[2] + size[1]] = value
     values += np.random.default_rng(11).normal(0, noise, shape)
     return stack(values, spacing, origin)
+
+
+def airways() -> tuple[list[Dataset], NDArray[Any]]:
+    """Return a chest CT, 60 slices of 2.5 mm, whose trachea parts into bronchi in the lungs, and the mask of their lumen.
+
+    Tubes of -1000 HU with a wall of 2 mm; the wall of one small bronchus has a hole, so that air leads into the lung there.
+    """
+    shape, spacing, origin = (60, 96, 110), (2.5, 2.0, 2.0), (-109.0, -95.0, 0.0)
+    z, y, x = mesh(shape, spacing, origin)
+    values = np.full(shape, -1000.0)
+    values[(x / 106) ** 2 + (y / 80) ** 2 < 1] = 40
+    for side in (-1.0, 1.0):
+        values[((x - side * 55) / 40) ** 2 + (y / 62) ** 2 + ((z - 62) / 66) ** 2 < 1] = -860
+    tubes = [((0.0, 0.0, 155.0), (0.0, 0.0, 90.0), 9.0)]
+    for side in (-1.0, 1.0):
+        tubes.append(((0.0, 0.0, 92.0), (side * 42, 0.0, 68.0), 6.5))
+        tubes.append(((side * 42, 0.0, 68.0), (side * 62, -18.0, 44.0), 4.5))
+        tubes.append(((side * 42, 0.0, 68.0), (side * 66, 16.0, 50.0), 4.5))
+    apart = []
+    for start, end, radius in tubes:
+        along = np.subtract(end, start)
+        share = sum((p - s) * d for p, s, d in zip((x, y, z), start, along, strict=True)) / (along @ along)
+        share = np.clip(share, 0, 1)
+        away = np.sqrt(sum((p - s - share * d) ** 2 for p, s, d in zip((x, y, z), start, along, strict=True)))
+        apart.append(away - radius)
+    edge = np.min(apart, axis=0)
+    lumen = edge < 0
+    values[(edge < 3) & ~lumen] = 40
+    # The hole: its air is mixed with what is about it, so that only a high threshold passes.
+    values[(np.hypot(y - 16, z - 50) < 3) & (x > 66) & (x < 76)] = -880
+    values[lumen] = -1000
+    values += np.random.default_rng(17).normal(0, 12, shape)
+    return stack(np.maximum(values, -1024), spacing, origin), lumen
