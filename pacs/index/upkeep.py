@@ -271,9 +271,8 @@ class Upkeep:
                 others = sa.exists(sa.select(1).where(t.study.c.patient_pk == study.patient_pk))
                 connection.execute(sa.delete(t.patient).where(t.patient.c.pk == study.patient_pk, ~others))
             jobs = sa.select(t.job.c.job_id).where(t.job.c.study_instance_uid == uid).scalar_subquery()
-            connection.execute(sa.delete(t.job_output).where(t.job_output.c.job_id.in_(jobs)))
-            connection.execute(sa.delete(t.workitem).where(t.workitem.c.job_id.in_(jobs)))
-            connection.execute(sa.delete(t.subscription).where(t.subscription.c.job_id.in_(jobs)))
+            for table in (t.job_output, t.job_parent, t.job_finding, t.workitem, t.subscription):
+                connection.execute(sa.delete(table).where(table.c.job_id.in_(jobs)))
             connection.execute(sa.delete(t.job).where(t.job.c.study_instance_uid == uid))
             steps = sa.select(t.performed_step.c.step_uid).where(t.performed_step.c.study_instance_uid == uid)
             connection.execute(sa.delete(t.performed_series).where(t.performed_series.c.step_uid.in_(steps)))

@@ -6,7 +6,7 @@ from index.test_jobs import new
 
 from pacs.index.database import Index
 from pacs.model.errors import DuplicateInstance, NotFound
-from pacs.model.job import Claim
+from pacs.model.job import Claim, NewJob
 from pacs.model.peer import Peer
 from pacs.model.performed import COMPLETED, IN_PROGRESS
 
@@ -130,3 +130,16 @@ def test_a_forgotten_study_takes_its_steps_and_workitems_along(index: Index) -> 
 
     assert index.performed.list() == [] and index.workitems.of([job_id]) == {}
     assert list(index.workitems.subscriptions()) == []
+
+
+def test_a_forgotten_study_takes_what_its_jobs_found_along(index: Index) -> None:
+    """Findings and parents of a job go before the job: it is removed although others speak of it."""
+    index.add(a_series(1))
+    job_id = new(index)
+    assert index.jobs.claim(job_id, "w", 60)
+    index.chains.found(Claim(job_id, "w"), [{"question": "x", "answer": "y", "certainty": 1.0}])
+    (after,) = index.jobs.add([NewJob("after", "next", "1", {}, "rule", "cpu", "1.1", ("1.1.1",), "", parents=(job_id,))])
+
+    index.upkeep.forget("1.1")
+
+    assert index.chains.findings([job_id]) == {} and index.chains.parents(after) == []
