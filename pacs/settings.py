@@ -61,6 +61,9 @@ class DicomSettings:
     commitment_grace_s: float = _setting(60.0, "Seconds that a request for storage commitment waits for missing instances.")
     commitment_retry_s: float = _setting(30.0, "First wait before a report or notification is tried again; doubles to 1 h.")
     commitment_attempts: int = _setting(24, "How often a report of commitment, or a notification of availability, is tried.")
+    move_associations: int = _setting(
+        1, "Associations to the destination of one C-MOVE at once; 2 to 4 help where it answers slowly (docs/speed.md)."
+    )
     send_attempts: int = _setting(24, "How often sending to a peer is tried; waits as `processing.backoff_s` says, up to 1 h.")
     worklist_days: float = _setting(
         3.0, "Days after its own that an item stays on the worklist; performed steps are kept as long."

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from pacs import reidentify
 from pacs.archive import Archive
-from pacs.dimse import contexts, identifier, messages, query, status
+from pacs.dimse import abreast, contexts, identifier, messages, query, status
+from pacs.dimse.abreast import Stopped
 from pacs.dimse.ahead import Ahead
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
@@ -81,7 +82,7 @@ class _Tally:
         return status.SUB_OPERATIONS_WARNING if self.failed or self.warning else status.SUCCESS
 
 
-class _Cancelled(Exception):
+class _Cancelled(Stopped):
     """The requestor does not want the rest, and the sub-operation that is under way takes long."""
 
 
@@ -172,24 +173,35 @@ def _retrieve(
     names = Originals(archive) if sees_originals and archive.vault is not None else None
     code = None
     order = way.ordered(instances)
-    ahead = Ahead(archive, order, way.originals)
     cancelled = partial(association.dimse.cancelled.__contains__, message.message_id)
     # On the requestor's own association a sub-operation cannot be broken off without ending it all.
     pace = _Pace(response, tally, archive.settings.dicom.pending_s, cancelled if isinstance(way, Onward) else lambda: False)
+
+    def count(stored: Stored, code_of_one: int | None) -> None:
+        tally.count(code_of_one, names.key(stored).sop_instance_uid if names else stored.key.sop_instance_uid)
+        if not way.gone:
+            pace.pending()
+
+    ahead = None
     try:
+        if isinstance(way, Onward) and way.originals is None:
+            count_of = abreast.how_many(archive.settings.dicom.move_associations, len(order))
+            ways = [way, *(one for one in map(sender, [instances] * (count_of - 1)) if isinstance(one, Onward))]
+            if len(ways) > 1:
+                order = abreast.send_abreast(archive, ways, order, _attempt, count, pace.waiting, cancelled)
+        ahead = Ahead(archive, order, way.originals)
         for stored in order:
             if cancelled():
-                code = status.CANCEL
                 break
-            code_of_one = _attempt(way, stored, ahead, pace)
-            tally.count(code_of_one, names.key(stored).sop_instance_uid if names else stored.key.sop_instance_uid)
-            if not way.gone:
-                pace.pending()
+            count(stored, _attempt(way, stored, ahead, pace.waiting))
+        if cancelled() and tally.remaining:
+            code = status.CANCEL
     except _Cancelled:
         way.abandon()
         code = status.CANCEL
     finally:
-        ahead.close()
+        if ahead is not None:
+            ahead.close()
         way.close()
     code = tally.final() if code is None else code
     response.final(code, tally, "")
@@ -230,19 +242,19 @@ def _instances(
     return instances
 
 
-def _attempt(way: _Sender, stored: Stored, ahead: Ahead, pace: "_Pace") -> int | None:
+def _attempt(way: _Sender, stored: Stored, ahead: Ahead, meanwhile: Callable[[], None]) -> int | None:
     """Perform one sub-operation; None where it failed without an answer of the peer."""
     if way.gone:
         return None
     try:
-        return way.send(stored, ahead, pace.waiting)
+        return way.send(stored, ahead, meanwhile)
     except ArchiveError as error:
         log.warning("sub_operation_failed", sop_instance_uid=stored.key.sop_instance_uid, error=type(error).__name__)
     except AssociationLost:
         if isinstance(way, _Back):
             raise
         log.warning("sub_operation_failed", sop_instance_uid=stored.key.sop_instance_uid, error="AssociationLost")
-    except _Cancelled:
+    except Stopped:
         raise
     except Exception as error:
         log.exception("sub_operation_failed", error, sop_instance_uid=stored.key.sop_instance_uid)
