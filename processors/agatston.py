@@ -34,12 +34,11 @@ from pacs.processing import (
     codes,
     processor,
 )
+from pacs.processing.units import HOUNSFIELD, NO_UNIT
 from processors.ct_lungs import LEFT, RIGHT, ct_lungs
 
 REGION, CALCIUM = 1, 2
 AGATSTON = codes.DCM.CalciumScore
-HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
-NO_UNIT = Code("1", "UCUM", "no units")
 STANDARD_SLICE_MM = 3.0
 BONE_ML = 3.0
 """Dense parts larger than this are bone."""

@@ -32,6 +32,10 @@ from pacs.processing import (
     private_code,
     processor,
 )
+from pacs.processing.masks import box, disc, filled
+from pacs.processing.masks import distance as distance_mm
+from pacs.processing.masks import parts as parts_of
+from pacs.processing.units import HOUNSFIELD, PERCENT
 
 RIGHT, LEFT, BODY = 1, 2, 3
 SEGMENTS = {
@@ -39,9 +43,7 @@ SEGMENTS = {
     LEFT: Segment("Left lung", Code("44029006", "SCT", "Left lung"), color_rgb=(197, 165, 145)),
     BODY: Segment("Body", Code("38266002", "SCT", "Entire body"), color_rgb=(177, 122, 101)),
 }
-HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 LOW_ATTENUATION = private_code("LAA950", "Share of lung below -950 HU")
-PERCENT = Code("%", "UCUM", "Percent")
 COARSE_MM = 1.6
 """In-plane pixel of the coarse grid on which lungs are parted and closed."""
 THIN_MM = 5.0
@@ -132,8 +134,7 @@ def _remove_airway(air: Mask, hounsfield: NDArray[np.int16], geometry: Geometry)
     downwards = range(len(air) - 1, -1, -1) if geometry.normal[2] > 0 else range(len(air))
     current: NDArray[np.uint8] | None = None
     area = 0.0
-    margin = max(1, round(2.0 / geometry.spacing_mm[1]))
-    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
+    brush = disc(2.0, geometry.spacing_mm[1], least=1)
     for seen, index in enumerate(downwards):
         black = (air[index] & (hounsfield[index] < -900)).astype(np.uint8)
         _, parts, stats, _ = cv2.connectedComponentsWithStats(black, connectivity=4)
@@ -180,9 +181,9 @@ def _remove_gas(air: Mask, hounsfield: NDArray[np.int16], geometry: Geometry) ->
     factor = _coarse_factor(geometry)
     coarse = np.ascontiguousarray(air[:, ::factor, ::factor])
     values = hounsfield[:, ::factor, ::factor]
-    spacing = (geometry.spacing_mm[2] * factor, geometry.spacing_mm[1] * factor, geometry.spacing_mm[0])
-    distance = _distance(coarse, spacing)
-    parts, sizes = _parts(distance > NECK_MM)
+    spacing = (geometry.spacing_mm[0], geometry.spacing_mm[1] * factor, geometry.spacing_mm[2] * factor)
+    distance = distance_mm(coarse, spacing)
+    parts, sizes = parts_of(distance > NECK_MM)
     sums = np.bincount(parts.ravel(), weights=values.ravel(), minlength=len(sizes))
     means = sums / np.maximum(sizes, 1)
     is_gas = means < PURE_AIR
@@ -200,7 +201,7 @@ def _remove_gas(air: Mask, hounsfield: NDArray[np.int16], geometry: Geometry) ->
 def _flood(distance: NDArray[np.float32], markers: NDArray[np.uint8], spacing: tuple[float, float, float]) -> NDArray[Any]:
     """Watershed of the distance map from markers."""
     image = sitk.GetImageFromArray(-distance)
-    image.SetSpacing(spacing)
+    image.SetSpacing([float(step) for step in reversed(spacing)])
     seeds = sitk.GetImageFromArray(markers)
     seeds.CopyInformation(image)
     flooded = sitk.MorphologicalWatershedFromMarkers(image, seeds, markWatershedLine=False)
@@ -216,7 +217,7 @@ def _upsampled(coarse: Mask, factor: int, shape: tuple[int, ...]) -> Mask:
 def _lungs(air: Mask, hounsfield: NDArray[np.int16], geometry: Geometry, smallest_ml: float) -> NDArray[np.uint8]:
     """Choose and name the lungs: RIGHT where the patient's right is (smaller x; PS3.3 C.7.6.2.1.1)."""
     voxel_ml = float(np.prod(geometry.spacing_mm)) / 1000
-    parts, sizes = _parts(air)
+    parts, sizes = parts_of(air)
     large = [n for n in range(1, len(sizes)) if sizes[n] * voxel_ml >= smallest_ml]
     # Air under a blanket or in the bowel is nearly pure; lung holds blood.
     lunglike = [n for n in large if -960 < _mean(hounsfield, parts == n) < -500][:2]
@@ -243,11 +244,11 @@ def _part_in_two(lungs: Mask, geometry: Geometry) -> tuple[Mask, Mask | None]:
     """Cut lungs that touch: wear them down until two parts remain, then let both grow back; None where there is one lung."""
     factor = _coarse_factor(geometry)
     coarse = np.ascontiguousarray(lungs[:, ::factor, ::factor])
-    spacing = (geometry.spacing_mm[2] * factor, geometry.spacing_mm[1] * factor, geometry.spacing_mm[0])
-    distance = _distance(coarse, spacing)
+    spacing = (geometry.spacing_mm[0], geometry.spacing_mm[1] * factor, geometry.spacing_mm[2] * factor)
+    distance = distance_mm(coarse, spacing)
     total = int(coarse.sum())
     for depth_mm in (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 13.0):
-        parts, sizes = _parts(distance > depth_mm)
+        parts, sizes = parts_of(distance > depth_mm)
         if len(sizes) > 2 and sizes[2] >= 0.25 * sizes[1] and sizes[1] + sizes[2] > 0.3 * total:
             flooded = _flood(distance, np.where(parts <= 2, parts, 0).astype(np.uint8), spacing)
             halves = [lungs & _upsampled(flooded == number, factor, lungs.shape) for number in (1, 2)]
@@ -258,25 +259,25 @@ def _part_in_two(lungs: Mask, geometry: Geometry) -> tuple[Mask, Mask | None]:
 def _close_and_fill(labels: NDArray[np.uint8], geometry: Geometry, closing_mm: float, gas: Mask) -> None:
     """Close each lung by a ball of `closing_mm` on the coarse grid and fill holes slice by slice (in place)."""
     factor = _coarse_factor(geometry)
-    spacing = (geometry.spacing_mm[2] * factor, geometry.spacing_mm[1] * factor, geometry.spacing_mm[0])
+    spacing = (geometry.spacing_mm[0], geometry.spacing_mm[1] * factor, geometry.spacing_mm[2] * factor)
     for number, other in ((RIGHT, LEFT), (LEFT, RIGHT)):
         lung = labels == number
         if not lung.any():
             continue
         if closing_mm > 0:
-            box = _box(lung, geometry, closing_mm)
-            coarse = np.ascontiguousarray(lung[box][:, ::factor, ::factor])
+            around = box(lung, geometry, closing_mm)
+            coarse = np.ascontiguousarray(lung[around][:, ::factor, ::factor])
             # Padding, so that the ball does not meet the wall of the box; slices beyond the scan repeat the last one.
-            pad = [(0, 0), *((int(np.ceil(closing_mm / one)) + 1,) * 2 for one in (spacing[1], spacing[0]))]
+            pad = [(0, 0), *((int(np.ceil(closing_mm / one)) + 1,) * 2 for one in spacing[1:])]
             padded = np.pad(coarse, pad)
-            grown = _distance(~padded, spacing) <= closing_mm
-            closed = _distance(grown, spacing) > closing_mm
+            grown = distance_mm(~padded, spacing) <= closing_mm
+            closed = distance_mm(grown, spacing) > closing_mm
             closed = closed[:, pad[1][0] : -pad[1][0], pad[2][0] : -pad[2][0]]
             added = closed & ~coarse
-            region = lung[box]
+            region = lung[around]
             region |= _upsampled(added, factor, region.shape)
         for index in np.flatnonzero(lung.any(axis=(1, 2))):
-            lung[index] |= _holes(lung[index])
+            lung[index] = filled(lung[index])
         labels[lung & (labels != other) & ~gas] = number
 
 
@@ -293,50 +294,14 @@ def _measure(lung: Mask, hounsfield: NDArray[np.int16], geometry: Geometry) -> l
 def _body(hounsfield: NDArray[np.int16], geometry: Geometry) -> Mask:
     """The largest solid part of each slice with everything it encloses; the table is thinner and not joined to it."""
     body = np.zeros(hounsfield.shape, np.bool_)
-    reach = round(THIN_MM / 2 / geometry.spacing_mm[1])
-    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    brush = disc(THIN_MM / 2, geometry.spacing_mm[1])
     for index, plane in enumerate(hounsfield):
         solid = cv2.morphologyEx((plane > -300).astype(np.uint8), cv2.MORPH_OPEN, brush)
         count, parts, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
         if count > 1:
             largest = parts == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-            body[index] = largest | _holes(largest)
+            body[index] = filled(largest)
     return body
-
-
-def _parts(mask: Mask) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Connected parts, largest first: labels (0 is background) and their sizes in voxels, [0] for the background."""
-    image = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
-    image = sitk.RelabelComponent(image, sortByObjectSize=True)
-    parts = sitk.GetArrayFromImage(image)
-    parts = parts.astype(np.uint16 if parts.max() < 65536 else np.uint32)
-    return parts, np.bincount(parts.ravel()).astype(np.int64)
-
-
-def _distance(mask: Mask, spacing: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Distance in mm from each voxel of `mask` to the nearest voxel outside it; 0 outside."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing(spacing)
-    inner = sitk.SignedMaurerDistanceMap(image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
-    found: NDArray[np.float32] = np.maximum(sitk.GetArrayFromImage(inner), 0) + mask * np.float32(1e-3)
-    return found
-
-
-def _holes(plane: Mask) -> Mask:
-    """What a mask encloses within the slice."""
-    outside = (~np.pad(plane, 1)).astype(np.uint8)
-    _, parts = cv2.connectedComponents(outside, connectivity=4)
-    enclosed: Mask = ((parts != parts[0, 0]) & (outside > 0))[1:-1, 1:-1]
-    return enclosed
-
-
-def _box(mask: Mask, geometry: Geometry, margin_mm: float) -> tuple[slice, slice, slice]:
-    slices = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        margin = int(np.ceil(margin_mm / geometry.spacing_mm[axis])) + 1
-        slices.append(slice(max(0, int(hit[0]) - margin), min(mask.shape[axis], int(hit[-1]) + margin + 1)))
-    return slices[0], slices[1], slices[2]
 
 
 def _center_x(mask: Mask, geometry: Geometry) -> float:

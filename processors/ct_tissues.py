@@ -32,6 +32,8 @@ from pacs.processing import (
     codes,
     processor,
 )
+from pacs.processing.masks import disc, filled
+from pacs.processing.units import HOUNSFIELD
 
 BONE, FAT, MUSCLE = 1, 2, 3
 TISSUE = Code("85756007", "SCT", "Tissue")
@@ -42,7 +44,6 @@ SEGMENTS = {
         "Muscle and soft tissue", Code("71616004", "SCT", "Skeletal and/or smooth muscle tissue"), TISSUE, (192, 104, 88)
     ),
 }
-HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 BONE_EDGE = 150
 SMALLEST_BONE_ML = 0.2
 Mask = NDArray[np.bool_]
@@ -83,7 +84,7 @@ def ct_tissues(
     labels[body & (hounsfield >= fat_low) & (hounsfield < fat_high)] = FAT
     labels[body & (hounsfield >= fat_high) & (hounsfield <= muscle_high)] = MUSCLE
     labels[bone] = BONE
-    voxel_ml = float(np.prod(geometry.spacing_mm)) / 1000
+    voxel_ml = geometry.voxel_ml
     segments, values = {}, {}
     for number, segment in SEGMENTS.items():
         found = hounsfield[labels == number]
@@ -101,9 +102,7 @@ def ct_tissues(
 
 def _body(plane: NDArray[np.int16], geometry: Geometry) -> Mask:
     """The large solid parts of a slice, thicker than a table's shell or a sheet, with what they enclose."""
-    reach = max(1, round(2.5 / geometry.spacing_mm[1]))
-    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    solid = cv2.morphologyEx((plane > -300).astype(np.uint8), cv2.MORPH_OPEN, brush)
+    solid = cv2.morphologyEx((plane > -300).astype(np.uint8), cv2.MORPH_OPEN, disc(2.5, geometry.spacing_mm[1], least=1))
     count, parts, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
     if count < 2:
         return np.zeros(plane.shape, np.bool_)
@@ -111,7 +110,7 @@ def _body(plane: NDArray[np.int16], geometry: Geometry) -> Mask:
     # Both legs, or a trunk and its arms: whatever is at least a tenth of the largest part.
     keep = areas >= 0.1 * areas[1:].max()
     keep[0] = False
-    return _filled(keep[parts])
+    return filled(keep[parts])
 
 
 def _bone(hounsfield: NDArray[np.int16], body: Mask, geometry: Geometry, bone_hu: float, closing_mm: float) -> Mask:
@@ -119,20 +118,20 @@ def _bone(hounsfield: NDArray[np.int16], body: Mask, geometry: Geometry, bone_hu
     parts: NDArray[Any] = sitk.GetArrayFromImage(candidates)
     sizes = np.bincount(parts.ravel())
     seeds = np.bincount(parts[hounsfield >= bone_hu], minlength=len(sizes))
-    voxel_ml = float(np.prod(geometry.spacing_mm)) / 1000
+    voxel_ml = geometry.voxel_ml
     keep = (seeds > 0) & (sizes * voxel_ml >= SMALLEST_BONE_ML)
     keep[0] = False
     bone = keep[parts]
     reach = round(closing_mm / geometry.spacing_mm[1])
-    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    brush = disc(closing_mm, geometry.spacing_mm[1])
     for index in np.flatnonzero(bone.any(axis=(1, 2))):
         # Padding: closing at the border of an image would draw bone along it.
         plane = np.pad(bone[index].astype(np.uint8), reach + 1)
         if reach:
             plane = cv2.morphologyEx(plane, cv2.MORPH_CLOSE, brush)
-        filled = _filled(plane > 0)[reach + 1 : -reach - 1, reach + 1 : -reach - 1]
+        whole = filled(plane > 0)[reach + 1 : -reach - 1, reach + 1 : -reach - 1]
         # A ring of ribs and spine must not make the chest a bone: what is filled in is marrow, not air and not large.
-        added = filled & ~bone[index] & body[index] & (hounsfield[index] > -150)
+        added = whole & ~bone[index] & body[index] & (hounsfield[index] > -150)
         bone[index] |= _small(added, 1500 / (geometry.spacing_mm[1] * geometry.spacing_mm[2]))
     return bone
 
@@ -143,10 +142,3 @@ def _small(mask: Mask, most_pixels: float) -> Mask:
     keep[0] = False
     found: Mask = keep[parts]
     return found
-
-
-def _filled(plane: Mask) -> Mask:
-    outside = (~np.pad(plane, 1)).astype(np.uint8)
-    _, parts = cv2.connectedComponents(outside, connectivity=4)
-    filled: Mask = (parts != parts[0, 0])[1:-1, 1:-1]
-    return filled

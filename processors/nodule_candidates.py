@@ -39,15 +39,14 @@ from pacs.processing import (
     processor,
     resampled,
 )
+from pacs.processing.units import HOUNSFIELD, NO_UNIT
 from processors.ct_lungs import ct_lungs
 
 NODULE = codes.SCT.Nodule
 DIAMETER = codes.SCT.Diameter
 MILLIMETER = Code("mm", "UCUM", "millimeter")
-HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 SCORE = private_code("BLOBNESS", "Normalised Laplacian of Gaussian")
 ROUNDNESS = private_code("ROUNDNESS", "Least over largest curvature")
-RATIO = Code("1", "UCUM", "no units")
 GRID_MM = 1.0
 """Voxel of the grid that is searched; a nodule of 4 mm has 33 of them."""
 PARENCHYMA = -850.0
@@ -126,7 +125,7 @@ def nodule_candidates(
                     Value(DIAMETER, round(blob.diameter_mm, 1), MILLIMETER),
                     Value(codes.DCM.AttenuationCoefficient, round(_core(fine, blob, edge), 0), HOUNSFIELD, codes.SCT.Mean),
                     Value(SCORE, round(blob.score, 1), HOUNSFIELD),
-                    Value(ROUNDNESS, round(blob.roundness, 2), RATIO),
+                    Value(ROUNDNESS, round(blob.roundness, 2), NO_UNIT),
                 ],
                 comment="candidate, not a diagnosis",
             )

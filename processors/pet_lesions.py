@@ -32,14 +32,13 @@ from pacs.processing import (
     codes,
     processor,
 )
+from pacs.processing.units import GRAM, SUV_UNIT
 from processors.petct_fusion import suv_factor
 
 SUV = codes.DCM.Suvbw
-SUV_UNIT = Code("{SUVbw}g/ml", "UCUM", "Standardized Uptake Value body weight")
 PEAK = codes.DCM.PeakValueWithinROI
 TLG = codes.DCM.TotalLesionGlycolysis
 METABOLIC_VOLUME = codes.DCM.MetabolicVolume
-GRAM = Code("g", "UCUM", "gram")
 ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 PEAK_ML = 1.0
 COLORS = ((230, 60, 60), (240, 160, 40), (200, 60, 200), (60, 160, 240), (90, 200, 90))
@@ -107,7 +106,7 @@ def find(
 
     With `percent`, a lesion is what is joined to its hottest voxel above that share of it; else what is above `threshold`.
     """
-    voxel_ml = float(np.prod(geometry.spacing_mm)) / 1000
+    voxel_ml = geometry.voxel_ml
     hot: NDArray[Any] = sitk.GetArrayFromImage(
         sitk.ConnectedComponent(sitk.GetImageFromArray((uptake >= threshold).astype(np.uint8)))
     )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacs.processing import Code, Finding, Series, codes
+from pacs.processing.masks import filled
 
 REGION = Code("363698007", "SCT", "Finding Site")
 SCT = codes.SCT
@@ -139,7 +140,7 @@ def slice_of(hounsfield: NDArray[np.float32], pixel_mm: float) -> Slice | None:
         return None
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     outline = parts == largest
-    body = _filled(outline)
+    body = filled(outline)
     area_cm2 = int(body.sum()) * pixel_mm**2 / 100
     if area_cm2 < 20:
         return None
@@ -154,7 +155,7 @@ def slice_of(hounsfield: NDArray[np.float32], pixel_mm: float) -> Slice | None:
         bone=float((inside > 200).mean()),
         fat=float(((inside > -190) & (inside < -30)).mean()),
         air=float((inside < -500).mean()),
-        skull=float(_filled(ring)[body].mean()),
+        skull=float(filled(ring)[body].mean()),
         cut=float(border.mean()),
     )
 
@@ -230,13 +231,6 @@ def _named(series: Series, covered_mm: float | None) -> tuple[str, str, float]:
             return named, f"{source}, but the stack is {covered_mm:.0f} mm long, which is more than that", 0.3
         return named, source, sure
     return "", why, 0.0
-
-
-def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    outside = np.pad((~mask).astype(np.uint8), 1, constant_values=1)
-    _, holes = cv2.connectedComponents(outside, connectivity=4)
-    found: NDArray[np.bool_] = mask | ((holes != holes[0, 0]) & (outside > 0))[1:-1, 1:-1]
-    return found
 
 
 def _kind(one: Slice) -> str:
