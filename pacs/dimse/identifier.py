@@ -188,8 +188,8 @@ def answer(asked: Asked, found: Mapping[str, str], ae_title: str, *, explicit: b
     if asked.availability:
         rows[INSTANCE_AVAILABILITY] = ("CS", "ONLINE")
     sequences = {tag: nested.from_text(text) for tag, (vr, text) in rows.items() if vr == "SQ"}
-    texts = [("LO", text) for items in sequences.values() for text in texts(items)]
-    term, codec = answer_charset([*(row for row in rows.values() if row[0] != "SQ"), *texts], asked.character_set)
+    within = [("LO", text) for items in sequences.values() for text in texts(items)]
+    term, codec = answer_charset([*(row for row in rows.values() if row[0] != "SQ"), *within], asked.character_set)
     if term:
         rows[SPECIFIC_CHARACTER_SET] = ("CS", term)
     encoded = []

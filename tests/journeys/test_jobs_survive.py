@@ -11,7 +11,7 @@ import psutil
 import pytest
 from whole import Server
 
-from pacs.dimse import scu
+from pacs.dimse import outbound
 from pacs.index.database import Index
 from pacs.model.errors import ArchiveError
 from pacs.model.job import JobState
@@ -104,7 +104,8 @@ class Modality:
                     return
                 if number < self.allowed:
                     try:
-                        if scu.send(files, "127.0.0.1", self._port, "MINIPACS", calling="SCANNER", timeout_s=10).stored == 2:
+                        sent = outbound.send(files, "127.0.0.1", self._port, "MINIPACS", calling="SCANNER", timeout_s=10)
+                        if sent.stored == 2:
                             break
                     except (ArchiveError, OSError):
                         pass

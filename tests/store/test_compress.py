@@ -1,5 +1,6 @@
 """Compression after the answer: what came in a hurry becomes HTJ2K, and nothing is lost on the way."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -159,15 +160,19 @@ def test_who_changed_a_row_meanwhile_wins(tmp_path: Path, monkeypatch: pytest.Mo
         (row,) = archive.index.upkeep.deferred(time.time() + 1, 9)
         put = archive.objects.put
 
+        once = threading.Event()
+
         def slow(group: Any) -> Any:
             found = put(group)
             (copy,) = archive.objects.copy([row.stored.location])
             assert archive.index.upkeep.move([(row, copy)]) == [True]
+            # One batch: what was moved would be found again, at its new place.
+            once.set()
             return found
 
         monkeypatch.setattr(archive.committer, "_objects", archive.objects)
         monkeypatch.setattr(archive.objects, "put", slow)
-        assert compress(archive, until=time.monotonic() + 0.01, rest_s=-1) == 0
+        assert compress(archive, until=time.monotonic() + 60, rest_s=-1, stop=once) == 0
         monkeypatch.undo()
 
         assert pixels(archive, now(archive)[0]).endswith(smooth(1).PixelData)
