@@ -61,6 +61,9 @@ def died(process: "Child") -> Outcome:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
         # SIGKILL that is not ours is the kernel's, short of memory: another time there may be more.
         return Outcome(JobState.FAILED, f"its process was ended by {name}", retry=name == "SIGKILL")
+    if code is None:
+        # Who watched over it died first, and with that it: nothing is known against the processor.
+        return Outcome(JobState.FAILED, "its process was ended together with its keeper", retry=True)
     return Outcome(JobState.FAILED, f"its process ended without a result (exit code {code})")
 
 
