@@ -70,8 +70,10 @@ def send_abreast(
                     left.extend(share)
                     break
                 results.put((stored, code))
-            # Released at once: a receiver that takes one association at a time is waiting for that.
-            way.close()
+            # Released at once: a receiver that takes one association at a time is waiting for that. Where others were
+            # refused, the first goes on with their share by the association it has.
+            if number or not left:
+                way.close()
         except Stopped:
             way.abandon()
         finally:
