@@ -238,9 +238,9 @@ def _look(series: Series, run: Run, slices: int) -> tuple[list[Slice], list[Plan
                 is_inverse = series.datasets[index].get("PhotometricInterpretation") == "MONOCHROME1"
                 middle = -frame if is_inverse else frame
             run.progress(0.9 * (done + 1) / len(chosen), "looking at images")
-    except (NotApplicable, RuntimeError, NotImplementedError, ValueError, AttributeError) as reason:
-        # Whatever a decoder says; the header still tells something.
-        return [], [], None, str(reason) if isinstance(reason, NotApplicable) else "its pixels cannot be decoded"
+    except NotApplicable as reason:
+        # The header still tells something.
+        return [], [], None, str(reason)
     return cuts, planes, middle, ""
 
 

@@ -134,7 +134,11 @@ class Series:
         one = self.datasets[index]
         if "PixelData" not in one or int(one.get("NumberOfFrames") or 1) != 1:
             raise NotApplicable("needs single-frame images")
-        array: NDArray[Any] = one.pixel_array
+        try:
+            array: NDArray[Any] = one.pixel_array
+        except (RuntimeError, NotImplementedError, ValueError, AttributeError) as error:
+            # What pydicom raises for pixel data that is damaged, inconsistent, or of a transfer syntax without a decoder.
+            raise NotApplicable("its pixels cannot be decoded") from error
         return array
 
     def frame(self, index: int) -> NDArray[np.float32]:

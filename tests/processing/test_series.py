@@ -90,3 +90,15 @@ def test_resizing_keeps_the_field_of_view() -> None:
 
     assert half.spacing_mm[1:] == (2.0, 2.0)
     assert half.origin[:2] == pytest.approx((-99.5, -99.5))
+
+
+@pytest.mark.parametrize("spoilt", ["short", "empty", "no decoder"])
+def test_pixels_that_cannot_be_decoded_are_refused_with_a_reason(spoilt: str) -> None:
+    """Pixel data that is cut off, missing its value, or in a syntax nobody decodes is no fault of the processor."""
+    (one,) = phantoms.read(making.ct_series(1))
+    one.PixelData = {"short": one.PixelData[:100], "empty": b"", "no decoder": one.PixelData}[spoilt]
+    if spoilt == "no decoder":
+        one.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.102"
+
+    with pytest.raises(NotApplicable, match="cannot be decoded"):
+        Series([one]).frame(0)
