@@ -6,13 +6,13 @@ the newest study, counted before and after.
 
 import socket
 import struct
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 
 import making
+import pausing
 import pytest
 from conformance.conftest import Target
 from dimse.door import associate_bytes, p_data, read_pdu
@@ -37,7 +37,7 @@ def associated(target: Target, *classes: str, **options: object) -> Iterator[Ass
     ae = AE(ae_title="JUDGE")
     for one in classes:
         ae.add_requested_context(one, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    association = ae.associate(target.host, target.port, ae_title=target.ae_title, **options)
+    association = pausing.associate(ae, target.host, target.port, ae_title=target.ae_title, **options)
     assert association.is_established
     try:
         yield association
@@ -103,7 +103,7 @@ def test_a3_a5_every_context_is_answered(target: Target) -> None:
     ae = AE(ae_title="JUDGE")
     contexts = [build_context(f"1.2.826.0.1.999.{number}") for number in range(127)] + [build_context(VERIFICATION)]
 
-    association = ae.associate(target.host, target.port, contexts=contexts, ae_title=target.ae_title)
+    association = pausing.associate(ae, target.host, target.port, contexts=contexts, ae_title=target.ae_title)
 
     assert association.is_established
     assert [str(one.abstract_syntax) for one in association.accepted_contexts] == [VERIFICATION]
@@ -178,15 +178,10 @@ def test_s5_a_data_set_that_contradicts_its_command_is_not_stored(target: Target
     request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = CT, "1.2.3.4"
     ae = AE(ae_title="JUDGE")
     ae.add_requested_context(CT, ImplicitVRLittleEndian)
-    association = ae.associate(target.host, target.port, ae_title=target.ae_title)
+    association = pausing.associate(ae, target.host, target.port, ae_title=target.ae_title)
     request.DataSet = BytesIO(making.encode(ds, ImplicitVRLittleEndian))
-    # As pynetdicom's own send_c_store does: its reactor must pause first, or it takes the answer for a request.
-    association._reactor_checkpoint.clear()
-    while not association._is_paused:
-        time.sleep(0.001)
     association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
     _, answer = association.dimse.get_msg(block=True)
-    association._reactor_checkpoint.set()
     association.release()
 
     assert answer.Status >> 8 == 0xA9 or answer.Status >> 12 == 0xC

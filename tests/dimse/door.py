@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import making
+import pausing
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.pdu import A_ASSOCIATE_RQ
@@ -106,7 +107,7 @@ def echo(port: int, *, calling: str = "PROBE") -> int:
     """Verify the door with pynetdicom; returns the status, -1 where there was no association."""
     ae = AE(ae_title=calling)
     ae.add_requested_context("1.2.840.10008.1.1")
-    association = ae.associate("127.0.0.1", port, ae_title="MINIPACS")
+    association = pausing.associate(ae, "127.0.0.1", port, ae_title="MINIPACS")
     if not association.is_established:
         return -1
     status = association.send_c_echo()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dcmtk
 import making
+import pausing
 import pytest
 from dimse.door import Door, held, opened, stored, until
 from dimse.test_storage import FullDisk
@@ -116,7 +117,7 @@ def ask(
     """Send an N-ACTION; returns its status."""
     ae = AE(ae_title=calling)
     ae.add_requested_context(StorageCommitmentPushModel)
-    association = ae.associate("127.0.0.1", door.port, ae_title="MINIPACS")
+    association = pausing.associate(ae, "127.0.0.1", door.port, ae_title="MINIPACS")
     assert association.is_established
     status, _ = association.send_n_action(information, action, StorageCommitmentPushModel, instance)
     association.release()

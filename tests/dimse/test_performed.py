@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 
 import making
+import pausing
 import pytest
 from dimse.door import Door, opened, stored
 from pydicom.dataset import Dataset
@@ -71,7 +72,7 @@ def associate(door: Door, calling: str = "CT1") -> Association:
     ae = AE(ae_title=calling)
     ae.add_requested_context(ModalityPerformedProcedureStep)
     ae.add_requested_context(ModalityPerformedProcedureStepRetrieve)
-    association = ae.associate("127.0.0.1", door.port, ae_title="MINIPACS")
+    association = pausing.associate(ae, "127.0.0.1", door.port, ae_title="MINIPACS")
     assert association.is_established
     return association
 

@@ -2,6 +2,7 @@
 
 import dcmtk
 import making
+import pausing
 import pytest
 from dimse.door import Door, answers, ask, read, stored
 from pynetdicom import AE
@@ -95,7 +96,7 @@ def test_f2_relational_queries_when_negotiated(filled: Door) -> None:
     keys = Dataset()
     keys.QueryRetrieveLevel, keys.Modality, keys.SeriesInstanceUID = "SERIES", "CT", ""
 
-    association = ae.associate("127.0.0.1", filled.port, ae_title="MINIPACS", ext_neg=[item])
+    association = pausing.associate(ae, "127.0.0.1", filled.port, ae_title="MINIPACS", ext_neg=[item])
     found = [status.Status for status, _ in association.send_c_find(keys, STUDY)]
     association.release()
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import making
+import pausing
 import pytest
 from dimse.door import Door, ask, opened, read, stored
 from pydicom.dataset import Dataset
@@ -50,7 +51,7 @@ def find(door: Door, keys: Dataset, options: bytes = b"") -> tuple[list[int], li
         item = SOPClassExtendedNegotiation()
         item.sop_class_uid, item.service_class_application_information = FIND, options
         items.append(item)
-    association = ae.associate("127.0.0.1", door.port, ae_title="MINIPACS", ext_neg=items)
+    association = pausing.associate(ae, "127.0.0.1", door.port, ae_title="MINIPACS", ext_neg=items)
     found = list(association.send_c_find(keys, FIND))
     association.release()
     return [status.Status for status, _ in found], [ds for _, ds in found if ds is not None]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dcmtk
 import making
+import pausing
 import pytest
 from certificates import Authority, Pair
 from dimse.door import Door, ask, associate_bytes, echo, held, opened, raw, read_pdu, until
@@ -98,7 +99,7 @@ def test_a11_pynetdicom_stores_and_echoes_over_tls(
     ae.add_requested_context(CT, ImplicitVRLittleEndian)
     ae.add_requested_context("1.2.840.10008.1.1")
 
-    association = ae.associate("127.0.0.1", door.port, ae_title="MINIPACS", tls_args=(made, "127.0.0.1"))
+    association = pausing.associate(ae, "127.0.0.1", door.port, ae_title="MINIPACS", tls_args=(made, "127.0.0.1"))
 
     assert association.is_established
     ds = making.dataset(study_uid=uid, series_uid=f"{uid}.1", frame=making.pixels(512, 512))

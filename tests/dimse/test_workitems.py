@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import making
+import pausing
 import pytest
 from dimse.door import Door, opened, stored
 from pydicom.dataset import Dataset
@@ -64,7 +65,7 @@ def associated(door: Door, calling: str = "CLIENT") -> Iterator[Any]:
     ae = AE(ae_title=calling)
     for one in (PUSH, PULL, WATCH, UnifiedProcedureStepQuery):
         ae.add_requested_context(one)
-    association = ae.associate("127.0.0.1", door.port, ae_title="MINIPACS")
+    association = pausing.associate(ae, "127.0.0.1", door.port, ae_title="MINIPACS")
     assert association.is_established
     yield association
     association.release()

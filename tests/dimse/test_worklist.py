@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dcmtk
 import making
+import pausing
 import pytest
 from dimse.door import Door, opened
 from pydicom import dcmread
@@ -66,7 +67,7 @@ def ask(door: Door, asked: Dataset, *, calling: str = "CT1", syntax: str = Impli
     """Ask with pynetdicom; returns the final status and the answers."""
     ae = AE(ae_title=calling)
     ae.add_requested_context(ModalityWorklistInformationFind, syntax)
-    association = ae.associate("127.0.0.1", door.port, ae_title="MINIPACS")
+    association = pausing.associate(ae, "127.0.0.1", door.port, ae_title="MINIPACS")
     assert association.is_established
     found, code = [], -1
     for status, answer in association.send_c_find(asked, ModalityWorklistInformationFind):
