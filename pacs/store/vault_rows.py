@@ -1,11 +1,11 @@
-"""The bytes of the identity vault: what a row holds before it is sealed, and the entries of a log (docs/format.md, section 5).
+"""The bytes of the identity vault: what a row holds before it is sealed, and an entry of a log (docs/format.md, section 5).
 
 Pure: no key, no file. A row holds what was taken from one entity beyond what its parents say; an entry is a transaction's rows.
 """
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 NAME_BYTES = 24
 Elements = Mapping[int, bytes]
@@ -13,9 +13,6 @@ Elements = Mapping[int, bytes]
 Row = tuple[bytes, int, bytes, bytes]
 """Name, level (0 the patient), name of the parent, sealed content."""
 
-_ENTRY = struct.Struct("<4sIQI")
-ENTRY_HEAD_BYTES = _ENTRY.size
-_MAGIC = b"mPIV"
 _ITEM = struct.Struct("<II")
 _NOTHING = 0xFFFFFFFF
 """Length that says: this one had nothing taken here, whatever the parent says."""
@@ -92,26 +89,3 @@ def unpacked(payload: bytes) -> tuple[list[Row], list[tuple[bytes, bytes]]]:
         (payload[at : at + NAME_BYTES], payload[at + NAME_BYTES : at + step]) for at in range(position, len(payload), step)
     ]
     return rows, digests
-
-
-def entry_of(payload: bytes, generation: int) -> bytes:
-    """Return an entry of a log."""
-    return _ENTRY.pack(_MAGIC, len(payload), generation, zlib.crc32(payload)) + payload
-
-
-def generation_in(head: bytes) -> int | None:
-    """Return the generation that an entry's head names; None where there is no head."""
-    return int(_ENTRY.unpack(head)[2]) if len(head) == _ENTRY.size else None
-
-
-def entries(content: bytes, generation: int) -> Iterator[bytes]:
-    """Yield the entries of one generation of a log; a torn one ends it."""
-    position = 0
-    while position + _ENTRY.size <= len(content):
-        magic, length, written_in, checksum = _ENTRY.unpack_from(content, position)
-        position += _ENTRY.size
-        payload = content[position : position + length]
-        if magic != _MAGIC or written_in != generation or len(payload) != length or zlib.crc32(payload) != checksum:
-            return
-        yield payload
-        position += length

@@ -17,10 +17,10 @@ from pacs.model.errors import ConfigurationError, IntegrityError, OutOfResources
 from pacs.model.identity import Found, Taken
 from pacs.model.instance import InstanceKey
 from pacs.model.query import Level
-from pacs.store import vault as vault_module
+from pacs.store import journal
+from pacs.store.journal import entries
 from pacs.store.keys import FileKeyProvider
 from pacs.store.vault import Vault
-from pacs.store.vault_rows import entries
 from pacs.sweep import prepare
 
 DIGEST = bytes(range(32))
@@ -99,7 +99,7 @@ def test_equal_values_are_kept_once(vault: Vault) -> None:
     vault.keep([(key(number), DIGEST, taken(number)) for number in range(200)])
 
     assert vault.count() == 203
-    sizes = [len(row[0]) for row in vault._all("SELECT sealed FROM record WHERE level = 3")]
+    sizes = [len(row[0]) for row in vault._file.all("SELECT sealed FROM record WHERE level = 3")]
     assert max(sizes) < 110
 
 
@@ -238,9 +238,9 @@ def test_the_same_writer_goes_on_where_its_log_ended(tmp_path: Path, provider: F
 def test_a_torn_entry_ends_the_log(tmp_path: Path, vault: Vault, provider: FileKeyProvider) -> None:
     """Half of an entry was never acknowledged; what stands before it counts."""
     vault.keep([(key(1), DIGEST, taken(1))])
-    end = vault._position
+    end = vault._journal.position
     vault.keep([(key(2), DIGEST, taken(2))])
-    last = vault._position
+    last = vault._journal.position
     vault.close()
     folder = tmp_path / "identity"
     with (folder / "scp.log").open("r+b") as file:
@@ -257,13 +257,13 @@ def test_a_full_log_begins_again_and_nothing_is_lost(
     tmp_path: Path, provider: FileKeyProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the log no longer holds the database holds durably; entries of an older round are not replayed."""
-    monkeypatch.setattr(vault_module, "LOG_BYTES", 4096)
+    monkeypatch.setattr(journal, "LOG_BYTES", 4096)
     folder = tmp_path / "identity"
     Vault.create(folder, provider)
     vault = Vault.open(folder, provider, "scp")
     for number in range(60):
         vault.keep([(key(number), DIGEST, taken(number))])
-    assert vault._generation >= 2
+    assert vault._journal.generation >= 2
     vault.close()
 
     again = Vault.open(folder, provider, "scp")
@@ -326,7 +326,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half(vault: Vault, monkeypatch: 
 
     vault.keep([(key(1), DIGEST, taken(1))])
     with monkeypatch.context() as patch:
-        patch.setattr(vault_module.os, "pwrite", full)
+        patch.setattr(journal.os, "pwrite", full)
         with pytest.raises(OutOfResources):
             vault.keep([(key(2), DIGEST, taken(2, study="9.9"))])
 
@@ -352,7 +352,8 @@ def test_two_processes_may_begin_at_once(tmp_path: Path) -> None:
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import making; from pathlib import Path; from pacs.archive import Archive\n"
-        "with Archive.opened(making.settings(Path(sys.argv[2])), writer='w') as archive: print(archive.vault._digest_key.hex())"
+        "with Archive.opened(making.settings(Path(sys.argv[2])), writer='w') as archive:\n"
+        "    print(archive.vault._seals._digest_key.hex())"
     )
     home = tmp_path / "home"
     prepare(making.settings(home))
