@@ -7,7 +7,7 @@ data sets as a processor gets them (written, and read again), and what is true o
 from pacs.phantoms.base import dataset, encode, mesh, pixels, read, stack
 from pacs.phantoms.chest import NODULES, PLAQUES, airways, chest, lungs
 from pacs.phantoms.head import MR, head, tissues
-from pacs.phantoms.inserts import bead, calcium, thigh, tissue
+from pacs.phantoms.inserts import Tube, bead, calcium, thigh, tissue, tube
 from pacs.phantoms.pet import FRAME_OF_REFERENCE, SPHERES, STUDY, hot_spheres, pet_ct
 from pacs.phantoms.projection import FAINT, faint, radiograph
 
@@ -19,6 +19,7 @@ __all__ = [
     "PLAQUES",
     "SPHERES",
     "STUDY",
+    "Tube",
     "airways",
     "bead",
     "calcium",
@@ -38,4 +39,5 @@ __all__ = [
     "thigh",
     "tissue",
     "tissues",
+    "tube",
 ]

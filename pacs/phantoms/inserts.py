@@ -1,5 +1,6 @@
-"""Bodies for measuring: tissue with inserts, a bead, plaques of known score, a thigh."""
+"""Bodies for measuring: tissue with inserts, a bead, a bent tube, plaques of known score, a thigh."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -27,6 +28,42 @@ def bead(*, at: Three = (12.0, -17.0, 33.0)) -> tuple[list[Dataset], Three]:
     z, y, x = mesh(shape, spacing, origin)
     near = (x - at[0]) ** 2 + (y - at[1]) ** 2 + (z - at[2]) ** 2
     return stack(-1000 + 2000 * np.exp(-near / (2 * 3.0**2)), spacing, origin), at
+
+
+@dataclass(frozen=True)
+class Tube:
+    """What is true of the bent tube: its radius (mm), and the circle that its line is a part of, from 0 to `angle` (rad)."""
+
+    radius: float = 6.0
+    bend: float = 45.0
+    angle: float = 2.4
+    first: Three = (0.8, 0.0, 0.6)
+    second: Three = (-0.36, 0.8, 0.48)
+
+    @property
+    def length(self) -> float:
+        """Of its line, in mm."""
+        return self.bend * self.angle
+
+    def at(self, angle: float) -> Three:
+        """The point of the line at an angle (rad), also beyond the ends."""
+        x, y, z = (self.bend * (np.cos(angle) * a + np.sin(angle) * b) for a, b in zip(self.first, self.second, strict=True))
+        return float(x), float(y), float(z)
+
+
+def tube(*, shade: float = 300.0) -> tuple[list[Dataset], Tube]:
+    """Return a CT of 1.5 mm slices with a bent tube of 300 HU in water, its plane oblique to all slices, and its truth."""
+    shape, spacing, origin = (76, 96, 96), (1.5, 1.25, 1.25), (-59.375, -59.375, -56.25)
+    truth = Tube()
+    z, y, x = mesh(shape, spacing, origin)
+    along, across = (sum(p * d for p, d in zip((x, y, z), one, strict=True)) for one in (truth.first, truth.second))
+    out = sum(p * d for p, d in zip((x, y, z), np.cross(truth.first, truth.second), strict=True))
+    angle = np.arctan2(across, along)
+    # Distances to the wall and to the flat ends; a voxel at an edge is part one, part the other, as with a scanner.
+    wall = truth.radius - np.hypot(np.hypot(along, across) - truth.bend, out)
+    end = np.minimum(angle, truth.angle - angle) * truth.bend
+    inside = np.clip(np.minimum(wall, end) / 1.4 + 0.5, 0, 1)
+    return stack(shade * inside, spacing, origin), truth
 
 
 def calcium() -> tuple[list[Dataset], float]:

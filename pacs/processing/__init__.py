@@ -6,7 +6,18 @@ A plug-in imports this package and nothing else of the archive; see docs/process
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from pacs.processing.api import Choice, NotApplicable, Parameter, ParameterError, Range, Run, Spec, Transient, processor
+from pacs.processing.api import (
+    Choice,
+    NotApplicable,
+    Parameter,
+    ParameterError,
+    Pattern,
+    Range,
+    Run,
+    Spec,
+    Transient,
+    processor,
+)
 from pacs.processing.outputs import (
     Blending,
     Finding,
@@ -23,14 +34,15 @@ from pacs.processing.outputs import (
     Segmentation,
     Spot,
     Spots,
+    Unplaced,
     Value,
     private_code,
 )
-from pacs.processing.planes import PLANES, on_grid, slab, turned
+from pacs.processing.planes import PLANES, facing, on_grid, slab, turned
 from pacs.processing.radiographs import for_presentation, needs_grey, shown_bits, to_logarithm
 from pacs.processing.series import Geometry, Series, Study, rescale
 from pacs.processing.thumbnails import pictured
-from pacs.processing.volumes import Storage, contributing, grid_over, noise, resampled
+from pacs.processing.volumes import Storage, contributing, grid_over, noise, resampled, sampled
 
 __all__ = [
     "PLANES",
@@ -48,6 +60,7 @@ __all__ = [
     "Overlay",
     "Parameter",
     "ParameterError",
+    "Pattern",
     "Presentation",
     "Probabilities",
     "Range",
@@ -62,9 +75,11 @@ __all__ = [
     "Storage",
     "Study",
     "Transient",
+    "Unplaced",
     "Value",
     "codes",
     "contributing",
+    "facing",
     "for_presentation",
     "grid_over",
     "needs_grey",
@@ -75,6 +90,7 @@ __all__ = [
     "processor",
     "resampled",
     "rescale",
+    "sampled",
     "shown_bits",
     "slab",
     "to_logarithm",

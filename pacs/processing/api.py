@@ -12,7 +12,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
@@ -59,6 +59,13 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Pattern:
+    """A regular expression that a whole text must match; an empty text always may stand."""
+
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """One keyword-only parameter of a processor, as read from its signature."""
 
@@ -70,6 +77,7 @@ class Parameter:
     unit: str = ""
     choices: tuple[Any, ...] = ()
     help: str = ""
+    pattern: str = ""
 
     def parse(self, value: Any) -> Any:
         """Return `value` as this parameter's type; raises `ParameterError` where it does not fit."""
@@ -81,6 +89,8 @@ class Parameter:
             raise ParameterError(f"{self.name} must be between {self.low:g} and {self.high:g} {self.unit}".rstrip())
         if self.choices and parsed not in self.choices:
             raise ParameterError(f"{self.name} must be one of {', '.join(map(str, self.choices))}")
+        if self.pattern and parsed and not re.fullmatch(self.pattern, parsed):
+            raise ParameterError(f"{self.name} is not written as it must be: {self.help}")
         return parsed
 
     def _convert(self, value: Any) -> Any:
@@ -229,11 +239,13 @@ def _parameters(name: str, function: Callable[..., Iterable[Any]]) -> tuple[tupl
         one = Parameter(parameter.name, kind, parameter.default)
         for extra in extras:
             if isinstance(extra, Range):
-                one = Parameter(one.name, kind, one.default, extra.low, extra.high, extra.unit, one.choices, one.help)
+                one = replace(one, low=extra.low, high=extra.high, unit=extra.unit)
             elif isinstance(extra, Choice):
-                one = Parameter(one.name, kind, one.default, one.low, one.high, one.unit, extra.options, one.help)
+                one = replace(one, choices=extra.options)
+            elif isinstance(extra, Pattern):
+                one = replace(one, pattern=extra.expression)
             elif isinstance(extra, str):
-                one = Parameter(one.name, kind, one.default, one.low, one.high, one.unit, one.choices, extra)
+                one = replace(one, help=extra)
         one.parse(one.default)
         found.append(one)
     if positional not in (1, 2):

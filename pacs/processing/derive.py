@@ -24,6 +24,7 @@ from pacs.processing.outputs import (
     Report,
     Segmentation,
     Spots,
+    Unplaced,
 )
 from pacs.processing.series import Series
 
@@ -66,6 +67,8 @@ class _Writer:
                 yield made
         elif isinstance(output, Overlay):
             yield from derive_images.overlay(output, provenance, index)
+        elif isinstance(output, Unplaced):
+            yield from derive_images.unplaced(output, provenance, index)
         elif isinstance(output, Segmentation):
             made = derive_segmentations.segmentation(output, provenance, index)
             self._segmentations[id(output)] = (index, _without_pixels(made.dataset))

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
+from pydicom.sr.coding import Code
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from pacs.processing import headers
 from pacs.processing.headers import Made, Provenance
-from pacs.processing.outputs import Images, Overlay
+from pacs.processing.outputs import Images, Overlay, Unplaced
 
 _DROPPED = frozenset(
     """
@@ -107,21 +108,32 @@ def _pixel_module(dataset: Dataset, output: Images, pixels: NDArray[Any]) -> Non
     headers.put(dataset, "BitsStored", stored)
     headers.put(dataset, "HighBit", stored - 1)
     headers.put(dataset, "PixelRepresentation", 1 if pixels.dtype.kind == "i" else 0)
-    for keyword, value in (("RescaleSlope", output.slope), ("RescaleIntercept", output.intercept)):
-        if value is not None:
-            headers.put(dataset, keyword, headers.decimal(value))
     if output.slope is not None or output.intercept is not None:
         for keyword in ("ModalityLUTSequence",):
             if keyword in dataset:
                 del dataset[keyword]
-    if output.rescale_type is not None:
-        headers.put(dataset, "RescaleType", output.rescale_type)
-    if output.window is not None:
-        headers.put(dataset, "WindowCenter", headers.decimal(output.window[0]))
-        headers.put(dataset, "WindowWidth", headers.decimal(output.window[1]))
-        if output.window[1] < 1:  # PS3.3 C.11.2.1.2.1: LINEAR starts at 1
-            headers.put(dataset, "VOILUTFunction", "LINEAR_EXACT")
+    _scaled(dataset, output.slope, output.intercept, output.rescale_type, output.window)
     dataset.add_new(0x7FE00010, "OW", _padded(pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()))
+
+
+def _scaled(
+    dataset: Dataset,
+    slope: float | None,
+    intercept: float | None,
+    rescale_type: str | None,
+    window: tuple[float, float] | None,
+) -> None:
+    """Write what stored values mean (PS3.3 C.11.1) and how they are shown at first (C.11.2); None stays as it is."""
+    for keyword, value in (("RescaleSlope", slope), ("RescaleIntercept", intercept)):
+        if value is not None:
+            headers.put(dataset, keyword, headers.decimal(value))
+    if rescale_type is not None:
+        headers.put(dataset, "RescaleType", rescale_type)
+    if window is not None:
+        headers.put(dataset, "WindowCenter", headers.decimal(window[0]))
+        headers.put(dataset, "WindowWidth", headers.decimal(window[1]))
+        if window[1] < 1:  # PS3.3 C.11.2.1.2.1: LINEAR starts at 1
+            headers.put(dataset, "VOILUTFunction", "LINEAR_EXACT")
 
 
 def _letters(direction: Sequence[float]) -> str:
@@ -135,56 +147,83 @@ def overlay(output: Overlay, provenance: Provenance, index: int) -> Iterator[Mad
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise TypeError("Overlay.pixels are arrays of uint8, (rows, columns, 3)")
         sources = output.sources[number]
+        dataset = _capture(sources, pixels, provenance, (index, number), output.description, output.derivation)
         first = sources[0]
-        dataset = Dataset()
-        headers.copy_shared(dataset, first)
-        headers.put(dataset, "SOPClassUID", SecondaryCaptureImageStorage)
-        headers.put(dataset, "SOPInstanceUID", provenance.uid("instance", index, number))
-        headers.put(dataset, "SeriesInstanceUID", provenance.uid("series", index))
-        headers.put(dataset, "Modality", "OT")
-        headers.put(dataset, "ConversionType", "WSD")
-        headers.put(dataset, "SeriesNumber", headers.series_number(first, index))
-        headers.put(dataset, "SeriesDescription", headers.series_description(output.description))
-        headers.put(dataset, "Manufacturer", headers.MANUFACTURER)
-        headers.put(dataset, "SecondaryCaptureDeviceManufacturer", headers.MANUFACTURER)
-        headers.put(dataset, "SecondaryCaptureDeviceManufacturerModelName", provenance.processor)
-        headers.put(dataset, "SecondaryCaptureDeviceSoftwareVersions", provenance.version)
-        headers.put(dataset, "InstanceNumber", number + 1)
-        headers.put(dataset, "ImageType", ["DERIVED", "SECONDARY"])
-        date, time = headers.content_moment(first)
-        for keyword, value in (("ContentDate", date), ("ContentTime", time)):
-            headers.put(dataset, keyword, value)
-        for keyword in ("SeriesDate", "SeriesTime", *headers.IMAGE_ATTRIBUTES):
-            if keyword in first:
-                dataset[keyword] = first[keyword]
-        headers.put(dataset, "BurnedInAnnotation", first.get("BurnedInAnnotation") or "NO")
         if output.geometry is not None and first.get("FrameOfReferenceUID"):
             dataset["FrameOfReferenceUID"] = first["FrameOfReferenceUID"]
             headers.put(dataset, "PositionReferenceIndicator", first.get("PositionReferenceIndicator") or None)
             headers.place(dataset, output.geometry, number)
             headers.put(dataset, "PatientOrientation", [_letters(output.geometry.row), _letters(output.geometry.column)])
-        else:
-            headers.put(dataset, "PatientOrientation", None)
-        headers.conditional(dataset)
-        headers.put(dataset, "SamplesPerPixel", 3)
         headers.put(dataset, "PhotometricInterpretation", "RGB")
         headers.put(dataset, "PlanarConfiguration", 0)
-        headers.put(dataset, "Rows", pixels.shape[0])
-        headers.put(dataset, "Columns", pixels.shape[1])
-        headers.put(dataset, "BitsAllocated", 8)
-        headers.put(dataset, "BitsStored", 8)
-        headers.put(dataset, "HighBit", 7)
-        headers.put(dataset, "PixelRepresentation", 0)
-        headers.put(dataset, "SourceImageSequence", headers.references(sources, preserved=False))
-        headers.put(dataset, "DerivationDescription", provenance.description)
-        headers.put(dataset, "DerivationCodeSequence", DicomSequence([headers.code_item(output.derivation)]))
-        if any(one.get("LossyImageCompression") == "01" for one in sources):
-            headers.put(dataset, "LossyImageCompression", "01")  # PS3.3 C.7.6.1.1.5: once lossy, always lossy
-        pixels = np.ascontiguousarray(pixels)
-        dataset.add_new(0x7FE00010, "OB", _padded(pixels.tobytes()))
-        headers.stamp(dataset, provenance, image=True)
-        headers.fill_type_2(dataset)
-        yield Made(dataset, pixels)
+        yield Made(dataset, np.ascontiguousarray(pixels))
+
+
+def unplaced(output: Unplaced, provenance: Provenance, index: int) -> Iterator[Made]:
+    for number, pixels in enumerate(output.pixels):
+        if pixels.ndim != 2 or pixels.dtype not in (np.int16, np.uint16):
+            raise TypeError("Unplaced.pixels are two-dimensional arrays of int16 or uint16")
+        sources = output.sources[number]
+        dataset = _capture(sources, pixels, provenance, (index, number), output.description, output.derivation)
+        headers.put(dataset, "PhotometricInterpretation", "MONOCHROME2")
+        _scaled(dataset, output.slope, output.intercept, output.rescale_type, output.window)
+        if output.spacing_mm is not None:
+            headers.put(dataset, "PixelSpacing", [headers.decimal(step) for step in output.spacing_mm])
+        yield Made(dataset, np.ascontiguousarray(pixels))
+
+
+def _capture(
+    sources: Sequence[Dataset],
+    pixels: NDArray[Any],
+    provenance: Provenance,
+    place: tuple[int, int],
+    description: str,
+    derivation: Code,
+) -> Dataset:
+    """Return a Secondary Capture image (PS3.3 A.8.1) with its pixels, that lies nowhere; `place` is output and number."""
+    (index, number), first = place, sources[0]
+    dataset = Dataset()
+    headers.copy_shared(dataset, first)
+    headers.put(dataset, "SOPClassUID", SecondaryCaptureImageStorage)
+    headers.put(dataset, "SOPInstanceUID", provenance.uid("instance", index, number))
+    headers.put(dataset, "SeriesInstanceUID", provenance.uid("series", index))
+    headers.put(dataset, "Modality", "OT")
+    headers.put(dataset, "ConversionType", "WSD")
+    headers.put(dataset, "SeriesNumber", headers.series_number(first, index))
+    headers.put(dataset, "SeriesDescription", headers.series_description(description))
+    headers.put(dataset, "Manufacturer", headers.MANUFACTURER)
+    headers.put(dataset, "SecondaryCaptureDeviceManufacturer", headers.MANUFACTURER)
+    headers.put(dataset, "SecondaryCaptureDeviceManufacturerModelName", provenance.processor)
+    headers.put(dataset, "SecondaryCaptureDeviceSoftwareVersions", provenance.version)
+    headers.put(dataset, "InstanceNumber", number + 1)
+    headers.put(dataset, "ImageType", ["DERIVED", "SECONDARY"])
+    date, time = headers.content_moment(first)
+    for keyword, value in (("ContentDate", date), ("ContentTime", time)):
+        headers.put(dataset, keyword, value)
+    for keyword in ("SeriesDate", "SeriesTime", *headers.IMAGE_ATTRIBUTES):
+        if keyword in first:
+            dataset[keyword] = first[keyword]
+    headers.put(dataset, "BurnedInAnnotation", first.get("BurnedInAnnotation") or "NO")
+    headers.put(dataset, "PatientOrientation", None)
+    headers.conditional(dataset)
+    bits = pixels.dtype.itemsize * 8
+    headers.put(dataset, "SamplesPerPixel", 3 if pixels.ndim == 3 else 1)
+    headers.put(dataset, "Rows", pixels.shape[0])
+    headers.put(dataset, "Columns", pixels.shape[1])
+    headers.put(dataset, "BitsAllocated", bits)
+    headers.put(dataset, "BitsStored", bits)
+    headers.put(dataset, "HighBit", bits - 1)
+    headers.put(dataset, "PixelRepresentation", 1 if pixels.dtype.kind == "i" else 0)
+    headers.put(dataset, "SourceImageSequence", headers.references(sources, preserved=False))
+    headers.put(dataset, "DerivationDescription", provenance.description)
+    headers.put(dataset, "DerivationCodeSequence", DicomSequence([headers.code_item(derivation)]))
+    if any(one.get("LossyImageCompression") == "01" for one in sources):
+        headers.put(dataset, "LossyImageCompression", "01")  # PS3.3 C.7.6.1.1.5: once lossy, always lossy
+    stored = np.ascontiguousarray(pixels).astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
+    dataset.add_new(0x7FE00010, "OB" if bits == 8 else "OW", _padded(stored))
+    headers.stamp(dataset, provenance, image=True)
+    headers.fill_type_2(dataset)
+    return dataset
 
 
 def _padded(data: bytes) -> bytes:

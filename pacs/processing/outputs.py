@@ -239,6 +239,25 @@ class Overlay:
     derivation: Code = RESAMPLING
 
 
+@dataclass(eq=False)
+class Unplaced:
+    """Grey images in modality units that no plane of the patient holds (unrolled ones), as Secondary Capture images.
+
+    They have no position, no orientation and no frame of reference, so that no viewer draws cross-lines or measures volumes
+    on them. `spacing_mm` is (row, column) distance where that is true in the image; `sources` are the images of each.
+    """
+
+    pixels: Iterable[NDArray[Any]]
+    sources: Sequence[Sequence[Dataset]]
+    description: str
+    slope: float
+    intercept: float
+    rescale_type: str = "US"
+    spacing_mm: tuple[float, float] | None = None
+    window: tuple[float, float] | None = None
+    derivation: Code = RESAMPLING
+
+
 @dataclass(frozen=True)
 class Mark:
     """A figure, with or without words, on one image of a `Presentation`.
@@ -287,4 +306,6 @@ class Blending:
     colours: NDArray[np.uint8] | None = None
 
 
-Output = Images | Segmentation | Probabilities | Map | Measurements | Report | Spots | Overlay | Presentation | Blending
+Output = (
+    Images | Segmentation | Probabilities | Map | Measurements | Report | Spots | Overlay | Unplaced | Presentation | Blending
+)

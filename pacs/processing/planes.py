@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from pacs.processing.api import NotApplicable
 from pacs.processing.outputs import RESAMPLING, Images
 from pacs.processing.series import Geometry, Series
 from pacs.processing.volumes import Storage, Vector, contributing, resampled
@@ -71,9 +72,28 @@ def turned(plane: str, turn_deg: float = 0.0, tilt_deg: float = 0.0) -> Directio
     row, column = (np.asarray(one) for one in PLANES[plane])
     row, column = _rotated(row, np.array([0.0, 0.0, 1.0]), turn_deg), _rotated(column, np.array([0.0, 0.0, 1.0]), turn_deg)
     column = _rotated(column, row, tilt_deg)
-    # Rounding away -0.0 and 1e-17, which would stand in Image Orientation (Patient).
-    row, column = np.round(row, 12) + 0.0, np.round(column, 12) + 0.0
-    return (float(row[0]), float(row[1]), float(row[2])), (float(column[0]), float(column[1]), float(column[2]))
+    return _vector(row), _vector(column)
+
+
+def facing(normal: NDArray[np.float64]) -> Directions:
+    """Return the directions of rows and columns of the plane at right angles to `normal`, hung as people expect.
+
+    Columns run as far to the feet as the plane allows, rows then to the patient's left or back; where the plane is nearly
+    axial, rows run to the left and columns to the back. The slices' order follows: rows x columns may be the opposite normal.
+    Raises `NotApplicable` for a normal without length.
+    """
+    length = float(np.linalg.norm(normal))
+    if length < 1e-6:
+        raise NotApplicable("the normal has no length")
+    axis = normal / length
+    if abs(axis[2]) > 0.8:
+        row = _in_plane(np.array([1.0, 0.0, 0.0]), axis)
+        column = np.cross(axis * np.sign(axis[2]), row)
+    else:
+        column = _in_plane(np.array([0.0, 0.0, -1.0]), axis)
+        row = np.cross(column, axis)
+        row = row * np.sign(row[int(np.abs(row[:2]).argmax())])
+    return _vector(row), _vector(column)
 
 
 def slab(
@@ -111,6 +131,19 @@ def slab(
         (count, *target.shape[1:]),
     )
     return resampled(values, source, grid, outside=outside)
+
+
+def _in_plane(direction: NDArray[np.float64], axis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what of a direction lies in the plane at right angles to `axis`, at length 1."""
+    part = direction - (direction @ axis) * axis
+    found: NDArray[np.float64] = part / np.linalg.norm(part)
+    return found
+
+
+def _vector(direction: NDArray[np.float64]) -> Vector:
+    # Rounding away -0.0 and 1e-17, which would stand in Image Orientation (Patient).
+    x, y, z = (float(part) for part in np.round(direction, 12) + 0.0)
+    return x, y, z
 
 
 def _rotated(vector: NDArray[np.float64], axis: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:

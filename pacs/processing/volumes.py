@@ -83,6 +83,26 @@ def resampled(
     return found
 
 
+def sampled(
+    values: NDArray[np.float32], source: Geometry, points: NDArray[np.float64], *, outside: float = 0.0
+) -> NDArray[np.float32]:
+    """Return `values` at points of the patient, shape (..., 3), linear between voxels; `outside` beyond them."""
+    axes = np.stack([source.normal, np.asarray(source.column), np.asarray(source.row)])
+    counts = np.asarray(source.shape)
+    index = (points - np.asarray(source.origin)) @ axes.T / np.asarray(source.spacing_mm)
+    inside = ((index >= -0.5) & (index <= counts - 0.5)).all(axis=-1)
+    index = np.clip(index, 0, counts - 1)
+    low = np.clip(np.floor(index).astype(np.int64), 0, np.maximum(counts - 2, 0))
+    share = (index - low).astype(np.float32)
+    found = np.zeros(points.shape[:-1], np.float32)
+    for corner in np.ndindex(2, 2, 2):
+        weight = np.prod(np.where(np.asarray(corner), share, 1 - share), axis=-1)
+        at = np.minimum(low + np.asarray(corner), counts - 1)
+        found += weight * values[at[..., 0], at[..., 1], at[..., 2]]
+    kept: NDArray[np.float32] = np.where(inside, found, np.float32(outside))
+    return kept
+
+
 def grid_over(source: Geometry, row: Sequence[float], column: Sequence[float], spacing_mm: Vector) -> Geometry:
     """Return the smallest grid with these directions and spacings (slice, row, column) that covers the source's voxels.
 

@@ -17,6 +17,7 @@ def score() -> Measured:
         ("coronal", {}),
         ("sagittal", {"plane": "sagittal"}),
         ("oblique by 30 and 20 degrees", {"turn_deg": 30.0, "tilt_deg": 20.0}),
+        ("across the direction 1,2,3", {"normal": "1,2,3"}),
     ):
         (images,) = outputs(mpr, datasets, step_mm=1.5, **given)
         values = values_of(images, series)
