@@ -13,10 +13,10 @@ from pacs.dicom.uids import uid_of
 from pacs.phantoms import petct
 from pacs.phantoms.base import read
 from pacs.phantoms.breast import mammogram
-from pacs.phantoms.chest import NODULES, chest, lungs
+from pacs.phantoms.chest import NODULES, airways, chest, lungs
 from pacs.phantoms.defects import DEFECTS, moving, noisy
-from pacs.phantoms.head import head
-from pacs.phantoms.inserts import thigh
+from pacs.phantoms.head import TISSUES, head, tissues
+from pacs.phantoms.inserts import thigh, tube
 from pacs.phantoms.pet import SPHERES, hot_spheres, pet_ct
 from pacs.phantoms.projection import radiograph
 from pacs.phantoms.sinogram import sinogram
@@ -91,6 +91,28 @@ def _ct_thigh(wish: Wish) -> Made:
     return Made([datasets], labels, {1: "Bone", 2: "Fat", 3: "Muscle"})
 
 
+def _ct_airways(wish: Wish) -> Made:
+    datasets, lumen = airways()
+    return Made([datasets], lumen.astype(np.uint8), {1: "Airways"})
+
+
+def _ct_tube(wish: Wish) -> Made:
+    datasets, truth = tube()
+    facts = {"length_mm": truth.length, "radius_mm": truth.radius, "bend_mm": truth.bend}
+    line = [truth.at(float(angle)) for angle in np.linspace(0, truth.angle, 13)]
+    return Made([datasets], truth={**facts, "line_mm": line})
+
+
+def _ct_head(wish: Wish) -> Made:
+    datasets, labels = tissues("CT")
+    return Made([datasets], labels, TISSUES)
+
+
+def _mr_tissues(wish: Wish) -> Made:
+    datasets, labels = tissues("MR")
+    return Made([datasets], labels, TISSUES)
+
+
 def _pet_ct(wish: Wish) -> Made:
     ct, pt, hot = pet_ct()
     return Made([read(ct), read(pt)], truth={"lesions": [{"kind": "hot spot", "at_mm": hot}]})
@@ -139,10 +161,14 @@ PHANTOMS: Mapping[str, tuple[str, Callable[[Wish], Made]]] = {
     "ct-chest": ("A small chest CT of 1.5 mm slices, with vessels and nodules of known size", _ct_chest),
     "ct-lungs": ("A chest CT of 6 mm slices with labelled lungs, a trachea and a table", _ct_lungs),
     "ct-thigh": ("A thigh with labelled bone, fat and muscle", _ct_thigh),
+    "ct-airways": ("A chest CT whose labelled trachea parts into bronchi, one with a hole in its wall", _ct_airways),
+    "ct-head": ("A head CT on a head rest, with labelled tissues, skull and fluid", _ct_head),
+    "ct-tube": ("A bent tube in water, its length, radius and line known", _ct_tube),
     "pet-ct": ("A coarse CT and a PET on another grid with one hot spot", _pet_ct),
     "pet-ct-chest": ("What `pacs demo` sends: chest CT with labelled lungs, PET with a hot nodule", _pet_ct_chest),
     "pet-spheres": ("A PET with three spheres of known SUV, blurred by 6 mm", _pet),
     "mr-head": ("A shaded T1-like head with labelled white matter", _mr_head),
+    "mr-tissues": ("A shaded T1-like head with labelled white and grey matter, fluid, skull and fat", _mr_tissues),
     "cr": ("A computed radiograph: a ramp with two discs", _cr),
     "dx": ("A digital radiograph for presentation: a ramp with two discs", _dx),
     "mammogram": ("A left cranio-caudal mammogram with masses and calcifications", _mg),

@@ -48,6 +48,8 @@ def head(*, depth: float = 0.35) -> tuple[list[Dataset], NDArray[Any], NDArray[A
 
 
 WHITE, GREY, FLUID, BONE, FAT, SOFT = 1, 2, 3, 4, 5, 6
+TISSUES = {WHITE: "White matter", GREY: "Grey matter", FLUID: "Fluid", BONE: "Bone", FAT: "Fat", SOFT: "Other soft tissue"}
+"""What the labels of `tissues` mean."""
 _T1 = {WHITE: 600.0, GREY: 430.0, FLUID: 150.0, BONE: 60.0, FAT: 720.0, SOFT: 330.0, 0: 8.0}
 _HOUNSFIELD = {WHITE: 29.0, GREY: 38.0, FLUID: 8.0, BONE: 900.0, FAT: -90.0, SOFT: 55.0, 0: -1000.0}
 
