@@ -4,6 +4,7 @@ Every door reads through here. Bytes are authenticated while they are opened; wh
 `IntegrityError` and is never served.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,7 +15,7 @@ from pacs.codec.transcode import DataSetParts
 from pacs.dicom import elements, part10
 from pacs.dicom.elements import EXPLICIT_LITTLE_ENDIAN
 from pacs.model.bulk import Content
-from pacs.model.errors import NotFound
+from pacs.model.errors import NotFound, NotTranscodable
 from pacs.model.instance import Buffer, Stored
 from pacs.reidentify import Originals
 
@@ -34,24 +35,37 @@ def header(archive: Archive, stored: Stored, originals: Originals | None = None)
 
 
 def data_set(
-    archive: Archive, stored: Stored, accepted: Sequence[str] | None = None, originals: Originals | None = None
+    archive: Archive,
+    stored: Stored,
+    accepted: Sequence[str] | None = None,
+    originals: Originals | None = None,
+    prefers: Sequence[str] = (),
 ) -> DataSetParts:
     """Return the whole data set, encoded in the stored syntax or, where `accepted` lacks it, in the best of `accepted`.
 
-    With `originals` it is restored; whether the receiver may have that is the door's to know.
+    What the receiver `prefers` goes before that, in this order, as far as it accepts it and it can be made. With `originals`
+    the data set is restored; whether the receiver may have that is the door's to know.
     Raises `NotTranscodable` if none of `accepted` can be reached without loss.
     """
     head, frames = archive.sealer.open(stored, archive.objects)
     if originals is not None:
         head = originals.header(stored, head)
+    for wanted in prefers:
+        if accepted is None or wanted in accepted:
+            with contextlib.suppress(NotTranscodable):
+                return archive.codec.data_set(head, frames, stored.transfer_syntax_uid, (wanted,))
     return archive.codec.data_set(head, frames, stored.transfer_syntax_uid, accepted)
 
 
 def part10_file(
-    archive: Archive, stored: Stored, accepted: Sequence[str] | None = None, originals: Originals | None = None
+    archive: Archive,
+    stored: Stored,
+    accepted: Sequence[str] | None = None,
+    originals: Originals | None = None,
+    prefers: Sequence[str] = (),
 ) -> Sequence[Buffer] | Stream:
-    """Return a Part 10 file as buffers to be written one after another; of a large instance a stream."""
-    parts = data_set(archive, stored, accepted, originals)
+    """Return a Part 10 file as buffers to be written one after another; of a large instance a stream. See `data_set`."""
+    parts = data_set(archive, stored, accepted, originals, prefers)
     key = stored.key if originals is None else originals.key(stored)
     meta = part10.file_meta(stored.sop_class_uid, key.sop_instance_uid, parts.transfer_syntax_uid)
     found = parts.buffers

@@ -12,6 +12,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from pacs.archive import Archive
+from pacs.dimse import scu
 from pacs.settings import Settings
 from pacs.sweep import prepare
 from pacs.web import multipart
@@ -107,7 +108,7 @@ def run(settings: Settings) -> Iterator[Served]:
     """Run a server in a thread until the generator is closed."""
     prepare(settings)
     stop = threading.Event()
-    thread = threading.Thread(target=serve, args=(settings, stop))
+    thread = threading.Thread(target=serve, args=(settings, stop, scu.verify))
     thread.start()
     client = httpx.Client(base_url=f"http://127.0.0.1:{settings.web.port}", timeout=30)
     try:

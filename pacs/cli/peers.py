@@ -1,13 +1,14 @@
 """`pacs peers`: the application entities we know by name; a C-MOVE destination must be one."""
 
 import datetime
+from dataclasses import asdict
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
-from pacs.cli.console import Json, fail, one_line_errors, open_archive, out, show
-from pacs.model.peer import IDENTITIES, PRIVATE, SERVICES, USUAL, Peer
+from pacs.cli.console import Json, emit, fail, one_line_errors, open_archive, out, show
+from pacs.model.errors import ConfigurationError
+from pacs.model.peer import IDENTITIES, SERVICES, USUAL, described
 
 app = typer.Typer(
     help="Application entities we know: C-MOVE destinations, and who may call us off loopback.", no_args_is_help=True
@@ -49,37 +50,34 @@ def add(
             metavar="UID,UID", help="Private SOP Classes and transfer syntaxes that it may bring; they go into quarantine."
         ),
     ] = "",
+    prefer: Annotated[
+        str,
+        typer.Option(
+            metavar="UID,UID",
+            help="Transfer syntaxes that it wants before others, the best first: in negotiation, and in what we send it.",
+        ),
+    ] = "",
 ) -> None:
     """Add a peer, or change it; takes effect at once."""
-    allowed = frozenset(one.strip() for one in may.split(",") if one.strip())
-    if not 1 <= len(ae_title.strip()) <= 16 or not ae_title.isascii() or "\\" in ae_title:
-        raise fail("an AE title has 1 to 16 ASCII characters and no backslash", 2)
-    if not allowed <= set(SERVICES):
-        raise fail(f"--may takes a list of {', '.join(SERVICES)}", 2)
-    url = host.rstrip("/") if "://" in host else ""
-    if url:
-        host, port = _place(url)
-    if not 1 <= port <= 65535:
-        raise fail("a port lies between 1 and 65535", 2)
-    if identity not in IDENTITIES:
-        raise fail(f"--identity takes one of {', '.join(IDENTITIES)}", 2)
     chosen = {"tls": tls, "any-address": any_address, "user": user, "warn": warn, "as-stored": as_stored}
     chosen["availability"] = availability
-    options = frozenset(name for name, given in chosen.items() if given)
-    options |= {f"{PRIVATE}{uid.strip()}" for uid in private.split(",") if uid.strip()}
-    with open_archive("cli") as (_, archive), one_line_errors():
-        archive.index.peers.add(Peer(ae_title.strip(), host, port, allowed, identity, options, url))
-    out.print(f"{ae_title.strip()} is {url or f'{host}:{port}'}", highlight=False)
-
-
-def _place(url: str) -> tuple[str, int]:
-    """Return host and port of a URL. Raises the one-line exit where it has none."""
-    parts = urlsplit(url)
+    options = [name for name, given in chosen.items() if given]
     try:
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    except (ValueError, KeyError):
-        raise fail("the URL of a DICOMweb service begins with http:// or https://", 2) from None
-    return parts.hostname or "", port
+        peer = described(
+            ae_title,
+            host,
+            port,
+            may=may.split(","),
+            identity=identity,
+            options=options,
+            private=private.split(","),
+            prefers=prefer.split(","),
+        )
+    except ConfigurationError as error:
+        raise fail(str(error), 2) from error
+    with open_archive("cli") as (_, archive), one_line_errors():
+        archive.index.peers.add(peer)
+    out.print(f"{peer.ae_title} is {peer.url or f'{peer.host}:{peer.port}'}", highlight=False)
 
 
 @app.command("list")
@@ -112,17 +110,15 @@ def list_peers(as_json: Json = False) -> None:
 @app.command()
 def remove(ae_title: Annotated[str, typer.Argument(metavar="AET")]) -> None:
     """Forget a peer."""
-    with open_archive("cli") as (_, archive):
-        if archive.index.peers.get(ae_title) is None:
-            raise fail(f"there is no peer {ae_title}; `pacs peers list` shows those there are")
+    with open_archive("cli") as (_, archive), one_line_errors():
         archive.index.peers.remove(ae_title)
     out.print(f"{ae_title} is forgotten", highlight=False)
 
 
 @app.command()
-def echo(ae_title: Annotated[str, typer.Argument(metavar="AET")]) -> None:
-    """Ask a peer for a C-ECHO."""
-    from pacs.dimse import scu, tls
+def echo(ae_title: Annotated[str, typer.Argument(metavar="AET")], as_json: Json = False) -> None:
+    """Ask a peer for a C-ECHO, and say what came of it and how long it took; exit code 1 where it does not answer."""
+    from pacs.dimse import scu
 
     with open_archive("cli") as (settings, archive):
         peer = archive.index.peers.get(ae_title)
@@ -130,10 +126,13 @@ def echo(ae_title: Annotated[str, typer.Argument(metavar="AET")]) -> None:
             raise fail(f"there is no peer {ae_title}; add it with `pacs peers add {ae_title} HOST PORT`")
         if peer.url:
             raise fail(f"{ae_title} is a DICOMweb server, which has no C-ECHO; try it with `pacs push`", 2)
-        with one_line_errors():
-            secured = tls.for_peer(settings.dicom, peer)
-            scu.echo(peer.host, peer.port, peer.ae_title, calling=settings.dicom.ae_title, tls=secured)
-    out.print(f"{ae_title} answers", highlight=False)
+        found = scu.verify(settings.dicom, peer)
+    if as_json:
+        emit([{"ae_title": peer.ae_title, **asdict(found)}])
+    elif found.answers:
+        out.print(f"{found.said} in {found.took_ms} ms", highlight=False)
+    if not found.answers:
+        raise fail(f"{found.said} (after {found.took_ms} ms)")
 
 
 @app.command()

@@ -18,7 +18,8 @@ from rich.table import Table
 from pacs import __version__, logs
 from pacs.cli.console import Json, emit, err, one_line_errors, out
 from pacs.model.errors import ConfigurationError
-from pacs.settings import Settings, load
+from pacs.model.peer import Echoed, Peer
+from pacs.settings import DicomSettings, Settings, load
 from pacs.supervisor import BAD_CONFIGURATION, Supervisor
 
 if TYPE_CHECKING:
@@ -77,8 +78,13 @@ def web() -> None:
     """Run the web server alone (one of the processes of `pacs serve`)."""
     from pacs.web.server import serve as serve_web
 
+    def echo(settings: DicomSettings, peer: Peer) -> Echoed:
+        from pacs.dimse import scu
+
+        return scu.verify(settings, peer)
+
     with _child("web") as settings:
-        serve_web(settings)
+        serve_web(settings, echo=echo)
 
 
 def schedule() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from pacs.deid.policy import Policy
 from pacs.dicom import conditions, values
 from pacs.model.errors import ConfigurationError
-from pacs.model.instance import Element, Received
+from pacs.model.instance import Element, Origin, Received
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,16 @@ class Choice:
             for rule in self._rules:
                 if rule.holds(received, attributes):
                     return rule.policy
+        return self.by_source(received.source, received.origin)
+
+    def by_source(self, source: str, origin: Origin) -> Policy:
+        """Return the policy for what comes from `source` by the door `origin`, where no rule holds."""
         if not self._by_source:
             return self.default
-        name = self._by_source.get(received.source)
+        name = self._by_source.get(source)
         if name is None:
-            name = next((name for key, name in self._by_source.items() if fnmatchcase(received.source, key)), None)
-        return self._policies[name or self._by_source.get(received.origin.value, self.default.name)]
+            name = next((name for key, name in self._by_source.items() if fnmatchcase(source, key)), None)
+        return self._policies[name or self._by_source.get(origin.value, self.default.name)]
 
     def _named(self, name: Any, setting: str) -> Policy:
         if not isinstance(name, str) or name not in self._policies:

@@ -29,7 +29,7 @@ from pacs.dicom.building import BY_TAG
 from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, element
 from pacs.dicom.large import read
 from pacs.model.errors import ConfigurationError, NotUnderstood, Quarantined, SOPClassNotSupported
-from pacs.model.instance import BulkElement, Deidentified, Element, InstanceKey, Received
+from pacs.model.instance import BulkElement, Deidentified, Element, InstanceKey, Origin, Received
 from pacs.standard import tables
 
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
@@ -198,6 +198,10 @@ class Deidentifier:
         except NotUnderstood:
             elements = []
         return self._choice.of(received, elements)
+
+    def usual_policy(self, source: str, origin: Origin) -> Policy:
+        """Return the policy for what `source` sends by this door, where no rule of `deid.rules` says otherwise."""
+        return self._choice.by_source(source, origin)
 
     def pseudonymous_uid(self, uid: str) -> str:
         """Return the UID by which this archive knows the instance, series or study `uid`."""

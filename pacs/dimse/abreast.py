@@ -55,7 +55,7 @@ def send_abreast(
         if number:
             # Not before the first stands: a peer of one association might else refuse all that come together.
             begun.wait()
-        ahead = Ahead(archive, share, way.originals)
+        ahead = Ahead(archive, share, way.originals, way.prefers)
         try:
             for index, stored in enumerate(share):
                 if enough.is_set():

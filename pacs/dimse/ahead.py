@@ -33,10 +33,13 @@ class Prepared:
 class Ahead:
     """Prepares instances in the order in which they will be asked for."""
 
-    def __init__(self, archive: Archive, order: Sequence[Stored], originals: Originals | None) -> None:
+    def __init__(
+        self, archive: Archive, order: Sequence[Stored], originals: Originals | None, prefers: Sequence[str] = ()
+    ) -> None:
         self._archive = archive
         self._order = list(order)
         self._originals = originals
+        self._prefers = tuple(prefers)
         self._room = archive.intake
         # What restores identities serves one thread; then nothing is prepared ahead.
         self._look_ahead = LOOK_AHEAD if originals is None else 0
@@ -80,6 +83,6 @@ class Ahead:
                 self._coming[one.key] = (accepted, future, one.location.size_bytes)
 
     def _prepare(self, stored: Stored, accepted: tuple[str, ...]) -> Prepared:
-        parts = way_out.data_set(self._archive, stored, accepted, self._originals)
+        parts = way_out.data_set(self._archive, stored, accepted, self._originals, self._prefers)
         key = stored.key if self._originals is None else self._originals.key(stored)
         return Prepared(parts, key.sop_instance_uid)

@@ -72,11 +72,14 @@ MESSAGE_SYNTAXES = (EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN)
 """For verification, queries and identifiers, which are not worth compressing."""
 
 
-def preferred(offered: Iterable[str], private: Collection[str] = ()) -> list[str]:
-    """Return the storage transfer syntaxes of `offered` that we accept, best first; those of `private`, too, but last."""
+def preferred(offered: Iterable[str], private: Collection[str] = (), prefers: Sequence[str] = ()) -> list[str]:
+    """Return the storage transfer syntaxes of `offered` that we accept, best first.
+
+    What this peer `prefers` goes before all others; those of `private`, too, are accepted, but last.
+    """
     offered = list(dict.fromkeys(str(uid) for uid in offered))
     known = [uid for uid in offered if uid in _COMPRESSED] + [uid for uid in UNCOMPRESSED if uid in offered]
-    return known + [uid for uid in offered if uid in private]
+    return list(dict.fromkeys([uid for uid in prefers if uid in known] + known + [uid for uid in offered if uid in private]))
 
 
 def is_private(abstract_syntax: str, transfer_syntax: str) -> bool:
@@ -84,10 +87,13 @@ def is_private(abstract_syntax: str, transfer_syntax: str) -> bool:
     return abstract_syntax not in STORAGE_CLASSES or transfer_syntax not in (*UNCOMPRESSED, *COMPRESSED)
 
 
-def supported(proposed: Sequence[PresentationContext], private: Collection[str] = ()) -> list[PresentationContext]:
+def supported(
+    proposed: Sequence[PresentationContext], private: Collection[str] = (), prefers: Sequence[str] = ()
+) -> list[PresentationContext]:
     """Return what we accept of `proposed` as pynetdicom wants it: once per abstract syntax, transfer syntaxes best first.
 
-    `private` are the private SOP Classes and transfer syntaxes that this peer may bring.
+    `private` are the private SOP Classes and transfer syntaxes that this peer may bring; `prefers`, the transfer syntaxes that
+    it wants before others.
     """
     offered: dict[str, list[str]] = {}
     for context in proposed:
@@ -98,7 +104,7 @@ def supported(proposed: Sequence[PresentationContext], private: Collection[str] 
         if not storage and abstract_syntax not in _MESSAGE_CLASSES:
             continue
         # Where none of ours was offered, name ours all the same: the answer is then "transfer syntaxes not supported" (4).
-        ours = preferred(syntaxes, private) if storage else [uid for uid in MESSAGE_SYNTAXES if uid in syntaxes]
+        ours = preferred(syntaxes, private, prefers) if storage else [uid for uid in MESSAGE_SYNTAXES if uid in syntaxes]
         context = PresentationContext()
         context.abstract_syntax = UID(abstract_syntax)
         context.transfer_syntax = [UID(uid) for uid in ours or MESSAGE_SYNTAXES]

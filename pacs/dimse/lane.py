@@ -241,6 +241,8 @@ class LaneAssociation(Association):
         self.dimse = LaneDimse(self)
         self.is_established: bool = False
         self.association_id = ""
+        self.reached = False
+        self.failure: Exception | None = None
         self.ways: dict[tuple[str, bool], dict[str, int]] = {}
         self.serve: Callable[[LaneAssociation, Message], None] | None = None
         self.ended: Callable[[LaneAssociation], None] | None = None

@@ -42,10 +42,11 @@ class Onward:
     ) -> None:
         self._archive = archive
         self.originals = originals
+        self.prefers = peer.prefers
         self._peer = peer
         self._priority = priority
         self._originator = originator
-        self._batches = _batches(instances)
+        self._batches = _batches(instances, self.prefers)
         self._proposed: set[requestor.Proposal] = set()
         self._association: LaneAssociation | None = None
         self._message_ids = message_ids()
@@ -59,7 +60,7 @@ class Onward:
 
     def send(self, stored: Stored, ahead: Ahead, meanwhile: Callable[[], None]) -> int:
         """Send one instance and return the peer's status. Raises `ArchiveError` or `AssociationLost` where there is none."""
-        if not set(_needs(stored)) <= self._proposed:
+        if not set(_needs(stored, self.prefers)) <= self._proposed:
             self.close()
             self._proposed = self._batches[self._batch_of(stored)]
         try:
@@ -88,7 +89,7 @@ class Onward:
         return sorted(instances, key=self._batch_of)
 
     def _batch_of(self, stored: Stored) -> int:
-        needed = set(_needs(stored))
+        needed = set(_needs(stored, self.prefers))
         return next(index for index, batch in enumerate(self._batches) if needed <= batch)
 
     def close(self) -> None:
@@ -160,20 +161,22 @@ def message_ids() -> Iterator[int]:
         yield from range(1, SUB_OPERATION_LIMIT + 1)
 
 
-def _needs(stored: Stored) -> tuple[requestor.Proposal, ...]:
-    """Return the contexts to propose for an instance: as stored, and the two that every peer should take, each apart.
+def _needs(stored: Stored, prefers: Sequence[str]) -> tuple[requestor.Proposal, ...]:
+    """Return the contexts to propose for an instance: what the peer prefers, as stored, and the two that every peer should
+    take, each apart.
 
     In one context together the peer would choose, and rarely the stored one.
     """
-    syntaxes = dict.fromkeys((stored.transfer_syntax_uid, contexts.EXPLICIT_LITTLE_ENDIAN, contexts.IMPLICIT_LITTLE_ENDIAN))
+    usual = (stored.transfer_syntax_uid, contexts.EXPLICIT_LITTLE_ENDIAN, contexts.IMPLICIT_LITTLE_ENDIAN)
+    syntaxes = dict.fromkeys((*prefers, *usual))
     return tuple((stored.sop_class_uid, (syntax,)) for syntax in syntaxes)
 
 
-def _batches(instances: Sequence[Stored]) -> list[set[requestor.Proposal]]:
+def _batches(instances: Sequence[Stored], prefers: Sequence[str]) -> list[set[requestor.Proposal]]:
     """Return sets of contexts, at most 128 each, so that every instance finds all of its own in one of them."""
     batches: list[set[requestor.Proposal]] = []
     for stored in instances:
-        needed = set(_needs(stored))
+        needed = set(_needs(stored, prefers))
         if any(needed <= batch for batch in batches):
             continue
         for batch in batches:

@@ -28,7 +28,7 @@ def carry(
     delivery = Delivery()
     way = Onward(archive, peer, instances, originals)
     order = way.ordered(instances)
-    ahead = Ahead(archive, order, originals)
+    ahead = Ahead(archive, order, originals, peer.prefers)
     try:
         for done, stored in enumerate(order):
             progress(done)

@@ -32,6 +32,20 @@ Proposal = tuple[str, tuple[str, ...]]
 """An abstract syntax and the transfer syntaxes offered for it in one context."""
 
 
+REJECTIONS = {
+    (1, 1): "it gives no reason",
+    (1, 2): "it does not know the application context of DICOM",
+    (1, 3): "it does not know our AE title; add it there",
+    (1, 7): "it has another AE title",
+    (2, 1): "it gives no reason",
+    (2, 2): "it speaks another version of the protocol",
+    (3, 1): "it is too busy",
+    (3, 2): "it serves as many associations as it may",
+}
+"""What an A-ASSOCIATE-RJ means, by source and reason (PS3.8 Table 9-21)."""
+_FOR_NOW = 2
+
+
 class PeerUnavailable(Unavailable):
     """The other side cannot be reached, or does not want us now."""
 
@@ -73,7 +87,7 @@ def associate(
             connection.tls_args = (tls, host)
         association.set_socket(connection)
     except (OSError, ValueError) as error:
-        raise PeerUnavailable(f"cannot reach {host}:{port}") from error
+        raise PeerUnavailable(f"cannot reach {host}:{port}: {_said(error)}") from error
     association.acceptor.ae_title = called
     association.acceptor.address_info = remote
     association.requestor.address_info = local
@@ -86,7 +100,7 @@ def associate(
         association.requestor.add_negotiation_item(build_role(uid, scp_role=True))
     association.request()
     if not association.is_established:
-        why = "rejected the association" if association.is_rejected or association.dul.rejected else "does not answer"
+        why = _why(association, tls is not None)
         association.kill()
         raise PeerUnavailable(f"{called} at {host}:{port} {why}")
     return association
@@ -150,6 +164,32 @@ def response(
         if message.command_field == command and message.number(messages.MESSAGE_ID_RESPONDED_TO) == message_id:
             return message
         association.dimse.give_back(message.content)
+
+
+def _why(association: LaneAssociation, over_tls: bool) -> str:
+    """Say why an association did not come about, so that whoever looks after the peer knows where to look."""
+    rejection, failure = association.dul.rejection, association.failure
+    if rejection is not None:
+        source, reason = rejection.result_source, rejection.diagnostic
+        said = REJECTIONS.get((source, reason), f"source {source}, reason {reason}")
+        return f"rejected the association{' for now' if rejection.result == _FOR_NOW else ''}: {said}"
+    if association.acceptor.primitive is not None:
+        return "takes the association, but none of the services that we propose"
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return f"shows a certificate that does not count here: {failure.verify_message}"
+    if isinstance(failure, ssl.SSLError):
+        return f"refuses TLS: {(failure.reason or 'without a reason').lower().replace('_', ' ')}"
+    if isinstance(failure, ConnectionRefusedError):
+        return "does not answer: nothing listens there"
+    if association.dul.broken_off and association.reached:
+        return f"breaks off before it answers; {'it may want another certificate' if over_tls else 'it may want TLS'}"
+    return f"does not answer: {_said(failure)}" if isinstance(failure, OSError) else "does not answer in time"
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "not in time"
+    return str(getattr(error, "strerror", None) or type(error).__name__)
 
 
 def _numbered(proposals: Sequence[Proposal]) -> list[PresentationContext]:

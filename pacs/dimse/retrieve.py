@@ -44,6 +44,10 @@ class _Sender(Protocol):
     def originals(self) -> Originals | None:
         """What restores the instances, if the receiver gets them so."""
 
+    @property
+    def prefers(self) -> tuple[str, ...]:
+        """The transfer syntaxes that the receiver wants before others."""
+
     def ordered(self, instances: Sequence[Stored]) -> Sequence[Stored]:
         """Return the order to send in."""
 
@@ -189,7 +193,7 @@ def _retrieve(
             ways = [way, *(one for one in map(sender, [instances] * (count_of - 1)) if isinstance(one, Onward))]
             if len(ways) > 1:
                 order = abreast.send_abreast(archive, ways, order, _attempt, count, pace.waiting, cancelled)
-        ahead = Ahead(archive, order, way.originals)
+        ahead = Ahead(archive, order, way.originals, way.prefers)
         for stored in order:
             if cancelled():
                 break
@@ -352,6 +356,8 @@ class _Back:
     ) -> None:
         self._association = association
         self.originals = originals
+        peer = archive.index.peers.get(association.requestor.ae_title)
+        self.prefers = peer.prefers if peer is not None else ()
         self._priority = _priority(message)
         self._message_ids = message_ids()
 

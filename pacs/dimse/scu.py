@@ -5,6 +5,7 @@ What is sent from disk is `outbound`; asking for storage commitment is `committi
 
 import contextlib
 import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,8 +17,11 @@ from pacs.dimse import contexts, encoding, identifier, messages, status
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.dimse.requestor import CONTEXT_LIMIT, PeerUnavailable, Proposal, accepted, associate, response
+from pacs.dimse.tls import for_peer
 from pacs.model.bulk import blocks
-from pacs.model.errors import NotUnderstood
+from pacs.model.errors import ArchiveError, NotUnderstood
+from pacs.model.peer import Echoed, Peer
+from pacs.settings import DicomSettings
 
 
 def echo(
@@ -36,6 +40,18 @@ def echo(
         asked: dict[int, int | str] = {messages.AFFECTED_SOP_CLASS_UID: contexts.VERIFICATION, messages.MESSAGE_ID: 1}
         association.dimse.send(context_id, messages.encode(Command.C_ECHO_RQ, asked))
         return response(association, Command.C_ECHO_RSP, 1).status
+
+
+def verify(settings: DicomSettings, peer: Peer) -> Echoed:
+    """Ask a peer for a C-ECHO, and say what came of it; whatever fails is an answer, too."""
+    began, answers = time.perf_counter(), False
+    try:
+        code = echo(peer.host, peer.port, peer.ae_title, calling=settings.ae_title, tls=for_peer(settings, peer))
+        answers = code == status.SUCCESS
+        said = f"{peer.ae_title} answers" if answers else f"{peer.ae_title} answers status {code:04X}"
+    except ArchiveError as error:
+        said = str(error)
+    return Echoed(answers, said, round((time.perf_counter() - began) * 1000))
 
 
 def find(

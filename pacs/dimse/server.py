@@ -331,8 +331,11 @@ def _requested(event: Any) -> None:
         confirmed.server_response = b""
         association.acceptor.add_negotiation_item(confirmed)
     peer = archive.index.peers.get(calling)
-    private = peer.private if peer is not None else frozenset()
-    association.acceptor.supported_contexts = contexts.supported(primitive.presentation_context_definition_list, private)
+    association.acceptor.supported_contexts = contexts.supported(
+        primitive.presentation_context_definition_list,
+        peer.private if peer is not None else (),
+        peer.prefers if peer is not None else (),
+    )
 
 
 def _extended(event: Any) -> dict[str, bytes]:

@@ -9,7 +9,6 @@ import contextlib
 import queue
 import select
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pynetdicom import _config
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
-from pynetdicom.transport import AssociationSocket
+from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from pacs.dimse.tls import TlsConnection
 from pacs.logs import get_logger
@@ -62,11 +61,28 @@ class LaneSocket(AssociationSocket):
                 self.socket.settimeout(assoc.network_timeout)
 
     def connect(self, primitive: Any) -> None:
-        super().connect(primitive)
-        if isinstance(self.socket, ssl.SSLSocket):
-            self.socket = TlsConnection(self.socket)
-        if self.socket is not None:
+        """Reach the peer, and agree on keys where TLS is asked for; why it failed is kept as the association's `failure`.
+
+        pynetdicom's own way tells nobody, and cannot tell a port where nobody listens from keys that were refused.
+        """
+        primitive.result = "Evt17"
+        try:
+            self.socket.settimeout(self.assoc.connection_timeout)
+            self.socket.connect(primitive.address_info.as_tuple)
+            if self.tls_args:
+                context, host = self.tls_args
+                self.socket = TlsConnection(context.wrap_socket(self.socket, server_hostname=host))
             self.socket.settimeout(self.assoc.network_timeout)
+            self.assoc.requestor.address_info = AddressInformation.from_tuple(self.socket.getsockname())
+            self._is_connected = self.assoc.reached = True
+            primitive.result = "Evt2"
+        except OSError as error:
+            self.assoc.failure = error
+            self.socket.close()
+            self.socket = None
+        finally:
+            self.provider_queue.put(primitive)
+            self._ready.set()
 
     @property
     def ready(self) -> bool:
@@ -77,7 +93,8 @@ class LaneSocket(AssociationSocket):
             if isinstance(connected, TlsConnection):
                 return connected.ready
             return connected in readable([connected], 0)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            self.assoc.failure = error
             self.event_queue.put("Evt17")
             return False
 
@@ -133,21 +150,23 @@ class LaneDul(DULServiceProvider):
         self.daemon = True
         self._kill_thread: bool = False
         self.to_user_queue = _Announcing(self._announced)
-        self.rejected = False
+        self.rejection: A_ASSOCIATE | None = None
+        self.broken_off = False
         self._alarm, self._bell = socket.socketpair()
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
         self._closing_since: float | None = None
 
     def _announced(self, primitive: Any) -> None:
-        """Wake the thread that waits for messages, for a release or an abort; remember a rejection.
+        """Wake the thread that waits for messages, for a release or an abort; remember a rejection and an abort.
 
         pynetdicom forgets a rejection that comes before it looked whether the connection stands.
         """
         if isinstance(primitive, A_RELEASE | A_ABORT | A_P_ABORT):
+            self.broken_off |= not isinstance(primitive, A_RELEASE)
             self.assoc.dimse.msg_queue.put((None, None))
         elif isinstance(primitive, A_ASSOCIATE) and primitive.result:
-            self.rejected = True
+            self.rejection = primitive
 
     def wake(self) -> None:
         """Make the reactor look at its queues."""
@@ -262,7 +281,8 @@ class LaneDul(DULServiceProvider):
                 self.event_queue.put("Evt19")
                 return
             body = self.socket.recv(length)
-        except OSError:
+        except OSError as error:
+            self.assoc.failure = error
             self.event_queue.put("Evt17")
             return
         if len(body) < length:

@@ -1,15 +1,14 @@
-"""Configured peers: who may call us, and where C-MOVE may send to."""
+"""Configured peers: who may call us, and where C-MOVE may send to. Changes are in the feed, by whom."""
 
-import re
+from typing import Any
 
 import sqlalchemy as sa
 
+from pacs.index import feed
 from pacs.index import tables as t
 from pacs.index.connections import Connections, Row
-from pacs.model.errors import ConfigurationError, NotFound
-from pacs.model.peer import IDENTITIES, OPTIONS, PRIVATE, SERVICES, Peer
-
-_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+from pacs.model.errors import NotFound
+from pacs.model.peer import IDENTITIES, Peer, checked
 
 
 class Peers:
@@ -18,24 +17,12 @@ class Peers:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    def add(self, peer: Peer) -> None:
-        """Add a peer, or replace the one of its AE title. Raises `ConfigurationError` for an unusable one."""
-        # PS3.5 6.2: at most 16 characters of the default repertoire, no backslash, no control characters, not only spaces.
-        title = peer.ae_title.strip(" ")
-        if not title or len(title) > 16 or not title.isascii() or not title.isprintable() or "\\" in title:
-            raise ConfigurationError("an AE title has 1 to 16 ASCII characters and no backslash (PS3.5 6.2)")
-        if not 0 < peer.port <= 65535:
-            raise ConfigurationError("a peer's port is between 1 and 65535")
-        if unknown := peer.may - set(SERVICES):
-            raise ConfigurationError(f"a peer may {', '.join(SERVICES)}; not {', '.join(sorted(unknown))}")
-        if peer.identity not in IDENTITIES:
-            raise ConfigurationError(f"a peer's identity is one of {', '.join(IDENTITIES)}")
-        if unknown := frozenset(one for one in peer.options - set(OPTIONS) if not one.startswith(PRIVATE)):
-            raise ConfigurationError(f"options of a peer are {', '.join(OPTIONS)}; not {', '.join(sorted(unknown))}")
-        if any(len(uid) > 64 or not _UID.fullmatch(uid) or uid.startswith("1.2.840.10008.") for uid in peer.private):
-            raise ConfigurationError("a private SOP Class or transfer syntax is a UID outside 1.2.840.10008 (PS3.5 9)")
-        if peer.url and not peer.url.startswith(("http://", "https://")):
-            raise ConfigurationError("the URL of a peer begins with http:// or https://")
+    def add(self, peer: Peer, *, by: str = "cli") -> None:
+        """Add a peer, or replace the one of its AE title. Raises `ConfigurationError` for an unusable one.
+
+        `by` is who wants it, for the audit.
+        """
+        title = checked(peer).ae_title.strip(" ")
         row = {
             "host": peer.host,
             "port": peer.port,
@@ -46,13 +33,17 @@ class Peers:
         }
         statement = self._connections.insert(t.peer).values(ae_title=title, **row)
         with self._connections.write() as connection:
+            known = connection.execute(sa.select(t.peer.c.ae_title).where(t.peer.c.ae_title == title)).first() is not None
             connection.execute(statement.on_conflict_do_update(index_elements=["ae_title"], set_=row))
+            self._note(connection, "peer_changed" if known else "peer_added", title, by, **row)
 
-    def remove(self, ae_title: str) -> None:
-        """Remove a peer. Raises `NotFound`."""
+    def remove(self, ae_title: str, *, by: str = "cli") -> None:
+        """Remove a peer; `by` is who wants that, for the audit. Raises `NotFound`."""
+        title = ae_title.strip(" ")
         with self._connections.write() as connection:
-            if connection.execute(sa.delete(t.peer).where(t.peer.c.ae_title == ae_title.strip(" "))).rowcount != 1:
-                raise NotFound("there is no peer of this AE title")
+            if connection.execute(sa.delete(t.peer).where(t.peer.c.ae_title == title)).rowcount != 1:
+                raise NotFound(f"there is no peer {title}; `pacs peers list` shows those there are")
+            self._note(connection, "peer_removed", title, by)
 
     def get(self, ae_title: str) -> Peer | None:
         """Return the peer of an AE title; spaces around it are not significant (PS3.5 6.2)."""
@@ -64,6 +55,10 @@ class Peers:
         """Return all peers by AE title."""
         with self._connections.read() as connection:
             return [_peer(row) for row in connection.execute(sa.select(t.peer).order_by(t.peer.c.ae_title))]
+
+    def _note(self, connection: sa.Connection, kind: str, ae_title: str, by: str, **detail: Any) -> None:
+        event = feed.entry(self._connections.clock(), kind, ae_title=ae_title, by=by, **detail)
+        feed.record(self._connections, connection, [event])
 
 
 def _peer(row: Row) -> Peer:

@@ -13,7 +13,7 @@ class Event:
     job_skipped, job_failed, job_retried, job_cancelled, job_superseded. Audited: identity_found, identity_revealed,
     identity_restored, quarantine_released, quarantine_discarded, dimse_answered (who was answered what, and how often),
     retrieve_answered (who retrieved how much, to where), worklist_shown,
-    worklist_changed.
+    worklist_changed, peer_added, peer_changed, peer_removed, peer_asked.
     """
 
     event_id: int

@@ -25,9 +25,12 @@ from starlette.types import Receive, Scope, Send
 from pacs.archive import Archive
 from pacs.model.errors import InvalidQuery
 from pacs.model.instance import Buffer
-from pacs.settings import Settings
+from pacs.model.peer import Echoed, Peer
+from pacs.settings import DicomSettings, Settings
 
 T = TypeVar("T")
+Echo = Callable[[DicomSettings, Peer], Echoed]
+"""Asks a peer for a C-ECHO. DIMSE is another door's business, so whoever starts this one hands it in."""
 LOOK_AHEAD = 2
 CHUNK_BYTES = 512 * 1024
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -35,9 +38,13 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The parts that requests share. `store` bounds ingests, `draw` renderings, `uploads` STOW requests at once."""
+    """The parts that requests share. `store` bounds ingests, `draw` renderings, `uploads` STOW requests at once.
+
+    `echo` asks a peer whether it answers; None where nobody handed it in.
+    """
 
     archive: Archive
+    echo: Echo | None = None
     read: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
     store: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(4))
     draw: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(4))

@@ -1,10 +1,11 @@
 """Sends stored instances to a DICOMweb server by STOW-RS (PS3.18 10.5), as the carrier of sending jobs.
 
 HTTP negotiates no transfer syntax for what is stored, so instances go out in Explicit VR Little Endian, which every server must
-take, unless the peer is marked `as-stored`; what has no uncompressed form here (video) leaves as it is. A bearer token for the
-peer lies in the home as `keys/peer-NAME.token`, where NAME is percent-encoded.
+take, unless the peer is marked `as-stored` or prefers others; what has no uncompressed form here (video) leaves as it is. A
+bearer token for the peer lies in the home as `keys/peer-NAME.token`, where NAME is percent-encoded.
 """
 
+import contextlib
 import http.client
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,10 +85,9 @@ class _Body:
 
     def _file(self, stored: Stored) -> Iterable[Buffer]:
         if "as-stored" not in self._peer.options:
-            try:
-                return retrieve.part10_file(self._archive, stored, (EXPLICIT_LITTLE_ENDIAN,), self._originals)
-            except NotTranscodable:
-                pass
+            prefers = self._peer.prefers
+            with contextlib.suppress(NotTranscodable):
+                return retrieve.part10_file(self._archive, stored, (*prefers, EXPLICIT_LITTLE_ENDIAN), self._originals, prefers)
         return retrieve.part10_file(self._archive, stored, None, self._originals)
 
 

@@ -27,8 +27,8 @@ from pacs.archive import Archive
 from pacs.model.errors import ArchiveError, ConfigurationError, Unavailable
 from pacs.settings import Settings
 from pacs.web import auth, health, metrics, pages, qido, rendered, stow, viewer, wado, workitems
-from pacs.web.door import Door
-from pacs.web.pages import care, rules, schedule
+from pacs.web.door import Door, Echo
+from pacs.web.pages import care, peers, rules, schedule
 from pacs.web.status import http_status
 
 log = logs.get_logger(__name__)
@@ -46,11 +46,11 @@ SECURITY_HEADERS = {
 }
 
 
-def create_app(archive: Archive) -> Starlette:
-    """Return the application over an open archive."""
+def create_app(archive: Archive, echo: Echo | None = None) -> Starlette:
+    """Return the application over an open archive; `echo` asks a peer whether it answers."""
     people = [
         Route(path, auth.for_people(handler), methods=list(methods), name=handler.__name__)
-        for path, handler, methods in (*pages.ROUTES, *care.ROUTES, *rules.ROUTES, *schedule.ROUTES)
+        for path, handler, methods in (*pages.ROUTES, *care.ROUTES, *rules.ROUTES, *schedule.ROUTES, *peers.ROUTES)
     ]
     routes: list[BaseRoute] = [
         Route("/livez", health.livez),
@@ -69,7 +69,7 @@ def create_app(archive: Archive) -> Starlette:
         middleware=[Middleware(Threshold)],
         exception_handlers={ArchiveError: archive_error, HTTPException: http_error},
     )
-    app.state.door = Door(archive)
+    app.state.door = Door(archive, echo)
     app.state.remembered = auth.Remembered()
     return app
 
@@ -212,14 +212,14 @@ def check_port(settings: Settings) -> None:
         raise ConfigurationError(f"web port {port} is in use or {host} is not ours; set web.port or web.host") from error
 
 
-def serve(settings: Settings, stop: threading.Event | None = None) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`.
+def serve(settings: Settings, stop: threading.Event | None = None, echo: Echo | None = None) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`; `echo` asks a peer whether it answers.
 
     Raises `ConfigurationError` if the port is in use or the archive cannot be opened.
     """
     check_port(settings)
     with Archive.opened(settings, writer="web") as archive:
-        asyncio.run(_serve(create_app(archive), settings, stop))
+        asyncio.run(_serve(create_app(archive, echo), settings, stop))
 
 
 async def _serve(app: Starlette, settings: Settings, stop: threading.Event | None) -> None:

@@ -17,6 +17,13 @@ def test_a4_compressed_goes_before_uncompressed_in_the_senders_order() -> None:
     assert contexts.preferred(offered) == [J2K, JPEG_LS, EXPLICIT, IMPLICIT, "1.2.840.10008.1.2.2"]
 
 
+def test_a4_what_a_peer_prefers_goes_before_everything_else() -> None:
+    """In its own order, as far as it was offered."""
+    offered = [IMPLICIT, J2K, EXPLICIT, JPEG_LS]
+
+    assert contexts.preferred(offered, (), [contexts.HTJ2K[0], IMPLICIT, JPEG_LS]) == [IMPLICIT, JPEG_LS, J2K, EXPLICIT]
+
+
 def test_s14_jpip_is_not_accepted() -> None:
     """What a JPIP syntax names is not in the data set, so it cannot be kept."""
     assert contexts.preferred(["1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95"]) == []

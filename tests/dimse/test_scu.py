@@ -86,7 +86,7 @@ def test_a_peer_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
 
 def test_a_peer_that_rejects_us_is_unavailable(door: Door) -> None:
     """The title is wrong."""
-    with pytest.raises(scu.PeerUnavailable, match="rejected"):
+    with pytest.raises(scu.PeerUnavailable, match="rejected the association: it has another AE title"):
         scu.echo("127.0.0.1", door.port, "WRONG")
 
 

@@ -1,7 +1,7 @@
 """Sending as a job: to a real SCP over DIMSE and to a real DICOMweb server; retried, with the peer's identity policy."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 
 import making
 import pytest
-from pynetdicom import AE, evt
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, evt
 from pynetdicom.sop_class import CTImageStorage
 from serving import Served, free_port, run
 
@@ -18,7 +19,7 @@ from pacs.ingest import ingest, ingest_derived
 from pacs.model.errors import ConfigurationError, NotFound
 from pacs.model.instance import Origin
 from pacs.model.job import Job, JobState
-from pacs.model.peer import Peer
+from pacs.model.peer import Peer, described
 from pacs.model.query import Level, Query
 from pacs.processing import sending
 from pacs.processing.routes import parse_routes
@@ -47,17 +48,19 @@ class Sink:
     port: int = 0
     answer: int = 0
     came: list[Any] = field(default_factory=list)
+    came_as: set[str] = field(default_factory=set)
 
 
 @contextmanager
-def sink(port: int = 0, answer: int = 0) -> Iterator[Sink]:
+def sink(port: int = 0, answer: int = 0, syntaxes: Sequence[str] = DEFAULT_TRANSFER_SYNTAXES) -> Iterator[Sink]:
     """A storage SCP of pynetdicom."""
     ae = AE(ae_title="SINK")
-    ae.add_supported_context(CTImageStorage)
+    ae.add_supported_context(CTImageStorage, list(syntaxes))
     found = Sink(port, answer)
 
     def store(event: Any) -> int:
         found.came.append(event.dataset)
+        found.came_as.add(str(event.context.transfer_syntax))
         return found.answer
 
     server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
@@ -115,6 +118,17 @@ def test_a_series_goes_to_a_peer_under_its_new_identity(archive: Archive) -> Non
     assert (job.state, job.reason, job.progress) == (JobState.SUCCEEDED, "3 instances at SINK", 1.0)
     assert len(peer.came) == 3
     assert not any(word in str(ds) for ds in peer.came for word in making.PLANTED)
+
+
+def test_a_peer_gets_the_transfer_syntax_that_it_prefers(archive: Archive) -> None:
+    """The first that can be made and that it accepts, before what is stored; a preference for video makes nothing fail."""
+    video, jpeg_ls = "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.80"
+    with sink(syntaxes=[video, jpeg_ls, ExplicitVRLittleEndian]) as peer:
+        archive.index.peers.add(described("SINK", "127.0.0.1", peer.port, prefers=[video, jpeg_ls]))
+        job = sent(archive)
+
+    assert job.state is JobState.SUCCEEDED
+    assert peer.came_as == {jpeg_ls}
 
 
 def test_a_peer_that_may_see_originals_gets_them_and_the_audit_says_so(archive: Archive) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import making
 import pytest
-from serving import Served
+from serving import Served, free_port
 
 from pacs.archive import Archive
 from pacs.model.job import Claim, NewJob
@@ -107,6 +107,26 @@ def test_jobs_are_live(page: Any, filled: Served) -> None:
         page.wait_for_selector(f"#job-{job_id} .state-cancelled")
 
         assert archive.index.jobs.get(job_id).state == "cancelled"
+    assert page.wrong == []
+
+
+def test_a_peer_is_added_with_the_keyboard_and_asked(page: Any, filled: Served) -> None:
+    """Title, host and port typed one after another; the button beside it says in words that nobody is there."""
+    port = free_port()
+    page.goto(f"{filled.url}/peers")
+    page.focus("input[name=ae_title]")
+    for number, text in enumerate(("AWAY", "127.0.0.1", str(port))):
+        if number:
+            page.keyboard.press("Tab")
+        page.keyboard.type(text)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[role=status] >> text=The peer is known from now on")
+    page.click("button:has-text('Echo AWAY')")
+    page.wait_for_selector(f"[role=alert] >> text=AWAY at 127.0.0.1:{port} does not answer: nothing listens there")
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390, "the page is wider than a telephone"
+    page.set_viewport_size({"width": 1280, "height": 900})
+
     assert page.wrong == []
 
 

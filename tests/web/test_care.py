@@ -14,6 +14,7 @@ from pacs.dicom.elements import join
 from pacs.ingest import ingest
 from pacs.model.errors import Quarantined
 from pacs.model.instance import Origin
+from pacs.web.door import Echo
 from pacs.web.server import create_app
 
 DOUBTFUL = {"ImageType": ["ORIGINAL", "PRIMARY"], "PatientComments": "Call Mrs Quillfeather"}
@@ -22,9 +23,9 @@ DOUBTFUL = {"ImageType": ["ORIGINAL", "PRIMARY"], "PatientComments": "Call Mrs Q
 class Site:
     """An archive with basic policy, which refuses what may show text, and a browser that is signed in."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, echo: Echo | None = None) -> None:
         self.archive = archive
-        app = create_app(archive)
+        app = create_app(archive, echo)
         self.browser = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))
         self.browser.get(f"/sign-in/{archive.index.access.new_link(60)}")
         self.stranger = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1), follow_redirects=False)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -52,7 +53,7 @@ async def explain(request: Request) -> Response:
 
     def ask() -> tuple[list[dict[str, Any]], dict[str, Any]]:
         names = {one.series_instance_uid: one for one in at.archive.index.series_of(study_uid)}
-        return asked(at.archive, "rules", "explain", study_uid), names
+        return asked(at.archive, ("rules", "explain"), study_uid), names
 
     rows, names = await in_thread(at.read, ask)
     return await show(request, "explained.html", rows=rows, names=names, study_uid=study_uid)
@@ -66,7 +67,7 @@ async def compare(request: Request) -> Response:
     def ask() -> dict[str, Any]:
         for job_id in (one, other):
             at.archive.index.jobs.get(job_id)
-        return asked(at.archive, "jobs", "compare", one, other)[0]
+        return asked(at.archive, ("jobs", "compare"), one, other)[0]
 
     return await show(request, "compared.html", found=await in_thread(at.read, ask))
 
@@ -78,12 +79,12 @@ ROUTES = [
 ]
 
 
-def asked(archive: Archive, *words: str) -> list[dict[str, Any]]:
+def asked(archive: Archive, command: Sequence[str], *arguments: str) -> list[dict[str, Any]]:
     """Return what a `pacs` command says with --json. Raises `InvalidQuery` with its one line where it fails."""
     environment = {**os.environ, **as_environment(archive.settings)}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pacs", *words, "--json"],
+            [sys.executable, "-m", "pacs", *command, "--json", "--", *arguments],
             env=environment,
             capture_output=True,
             text=True,
