@@ -161,7 +161,7 @@ def message_ids() -> Iterator[int]:
         yield from range(1, SUB_OPERATION_LIMIT + 1)
 
 
-def _needs(stored: Stored, prefers: Sequence[str]) -> tuple[requestor.Proposal, ...]:
+def _needs(stored: Stored, prefers: Sequence[str] = ()) -> tuple[requestor.Proposal, ...]:
     """Return the contexts to propose for an instance: what the peer prefers, as stored, and the two that every peer should
     take, each apart.
 
@@ -172,7 +172,7 @@ def _needs(stored: Stored, prefers: Sequence[str]) -> tuple[requestor.Proposal, 
     return tuple((stored.sop_class_uid, (syntax,)) for syntax in syntaxes)
 
 
-def _batches(instances: Sequence[Stored], prefers: Sequence[str]) -> list[set[requestor.Proposal]]:
+def _batches(instances: Sequence[Stored], prefers: Sequence[str] = ()) -> list[set[requestor.Proposal]]:
     """Return sets of contexts, at most 128 each, so that every instance finds all of its own in one of them."""
     batches: list[set[requestor.Proposal]] = []
     for stored in instances:

@@ -19,9 +19,12 @@ PRIVATE = "private:"
 """Begins a further option: the UID of a private SOP Class or transfer syntax that the peer may bring."""
 PREFERS = "prefer:"
 """Begins a further option: the UIDs of transfer syntaxes that the peer prefers, by commas, the best first."""
+MOST_PREFERRED = 16
+"""More would leave no room in an association, where each is proposed for each SOP Class."""
 IDENTITIES = ("pseudonym", "original")
 """What a peer or token gets to see: the archive's pseudonyms, or what the sender had sent."""
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+_STANDARD = "1.2.840.10008.1.2"
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 
 
@@ -116,8 +119,11 @@ def checked(peer: Peer) -> Peer:
         raise ConfigurationError(f"options of a peer are {', '.join(OPTIONS)}; not {', '.join(sorted(unknown))}")
     if any(len(uid) > 64 or not _UID.fullmatch(uid) or uid.startswith("1.2.840.10008.") for uid in peer.private):
         raise ConfigurationError("a private SOP Class or transfer syntax is a UID outside 1.2.840.10008 (PS3.5 9)")
-    if any(not _UID.fullmatch(uid) or not uid.startswith("1.2.840.10008.1.2") for uid in peer.prefers):
-        raise ConfigurationError("what a peer prefers are UIDs of transfer syntaxes, like 1.2.840.10008.1.2.1 (PS3.6 A)")
+    prefers = peer.prefers
+    if len(prefers) > MOST_PREFERRED or any(not _UID.fullmatch(uid) or not uid.startswith(_STANDARD) for uid in prefers):
+        raise ConfigurationError(
+            f"what a peer prefers are at most {MOST_PREFERRED} UIDs of transfer syntaxes, like 1.2.840.10008.1.2.1 (PS3.6 A)"
+        )
     if peer.url and not peer.url.startswith(("http://", "https://")):
         raise ConfigurationError("the URL of a DICOMweb service begins with http:// or https://")
     return peer
