@@ -32,7 +32,7 @@ from pacs.processing import (
     private_code,
     processor,
 )
-from pacs.processing.masks import box, disc, filled
+from pacs.processing.masks import box, disc, filled, trunk
 from pacs.processing.masks import distance as distance_mm
 from pacs.processing.masks import parts as parts_of
 from pacs.processing.units import HOUNSFIELD, PERCENT
@@ -46,8 +46,6 @@ SEGMENTS = {
 LOW_ATTENUATION = private_code("LAA950", "Share of lung below -950 HU")
 COARSE_MM = 1.6
 """In-plane pixel of the coarse grid on which lungs are parted and closed."""
-THIN_MM = 5.0
-"""What is thinner than this (table, sheets, lines) is not the body's wall."""
 NECK_MM = 2.0
 """Half the width of a neck between lung and bowel gas, or lung and bronchus, that is cut."""
 PURE_AIR = -945.0
@@ -82,7 +80,7 @@ def ct_lungs(
     hounsfield = _hounsfield(series, geometry, run)
     if int(hounsfield.min()) > threshold:
         raise NotApplicable("no air in these images: not Hounsfield units, or no chest")
-    solid = _body(hounsfield, geometry)
+    solid = np.stack([trunk(plane, geometry.spacing_mm[1]) for plane in hounsfield])
     air = _inner_air(hounsfield, threshold) & solid
     run.progress(0.4, "removing the trachea")
     _remove_airway(air, hounsfield, geometry)
@@ -289,19 +287,6 @@ def _measure(lung: Mask, hounsfield: NDArray[np.int16], geometry: Geometry) -> l
         Value(codes.DCM.AttenuationCoefficient, round(float(inside.mean()), 1), HOUNSFIELD, codes.SCT.Mean),
         Value(LOW_ATTENUATION, round(100 * float((inside < -950).mean()), 2), PERCENT),
     ]
-
-
-def _body(hounsfield: NDArray[np.int16], geometry: Geometry) -> Mask:
-    """The largest solid part of each slice with everything it encloses; the table is thinner and not joined to it."""
-    body = np.zeros(hounsfield.shape, np.bool_)
-    brush = disc(THIN_MM / 2, geometry.spacing_mm[1])
-    for index, plane in enumerate(hounsfield):
-        solid = cv2.morphologyEx((plane > -300).astype(np.uint8), cv2.MORPH_OPEN, brush)
-        count, parts, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
-        if count > 1:
-            largest = parts == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-            body[index] = filled(largest)
-    return body
 
 
 def _center_x(mask: Mask, geometry: Geometry) -> float:

@@ -32,7 +32,7 @@ from pacs.processing import (
     codes,
     processor,
 )
-from pacs.processing.masks import disc, filled
+from pacs.processing.masks import disc, filled, solid
 from pacs.processing.units import HOUNSFIELD
 
 BONE, FAT, MUSCLE = 1, 2, 3
@@ -102,13 +102,11 @@ def ct_tissues(
 
 def _body(plane: NDArray[np.int16], geometry: Geometry) -> Mask:
     """The large solid parts of a slice, thicker than a table's shell or a sheet, with what they enclose."""
-    solid = cv2.morphologyEx((plane > -300).astype(np.uint8), cv2.MORPH_OPEN, disc(2.5, geometry.spacing_mm[1], least=1))
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
-    if count < 2:
+    parts, sizes = solid(plane, geometry.spacing_mm[1], 5.0)
+    if len(sizes) < 2:
         return np.zeros(plane.shape, np.bool_)
-    areas = stats[:, cv2.CC_STAT_AREA]
     # Both legs, or a trunk and its arms: whatever is at least a tenth of the largest part.
-    keep = areas >= 0.1 * areas[1:].max()
+    keep = sizes >= 0.1 * sizes[1:].max()
     keep[0] = False
     return filled(keep[parts])
 

@@ -4,6 +4,7 @@ Everything is made of formulas and seeded noise: the same every time, no data se
 data sets as a processor gets them (written, and read again), and what is true of them.
 """
 
+from pacs.phantoms.abdomen import abdomen
 from pacs.phantoms.base import dataset, encode, mesh, pixels, read, stack
 from pacs.phantoms.chest import NODULES, PLAQUES, airways, chest, lungs
 from pacs.phantoms.head import MR, head, tissues
@@ -20,6 +21,7 @@ __all__ = [
     "SPHERES",
     "STUDY",
     "Tube",
+    "abdomen",
     "airways",
     "bead",
     "calcium",

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from pacs.dicom.uids import uid_of
 from pacs.phantoms import petct
+from pacs.phantoms.abdomen import abdomen
 from pacs.phantoms.base import read
 from pacs.phantoms.breast import mammogram
 from pacs.phantoms.chest import NODULES, airways, chest, lungs
@@ -84,6 +85,11 @@ def _ct_chest(wish: Wish) -> Made:
 def _ct_lungs(wish: Wish) -> Made:
     datasets, labels = lungs()
     return Made([read(datasets)], labels, {1: "Right lung", 2: "Left lung"})
+
+
+def _ct_abdomen(wish: Wish) -> Made:
+    datasets, labels = abdomen()
+    return Made([datasets], labels, {1: "Liver", 2: "Lesion"})
 
 
 def _ct_thigh(wish: Wish) -> Made:
@@ -160,6 +166,7 @@ def _sinogram(wish: Wish) -> Made:
 PHANTOMS: Mapping[str, tuple[str, Callable[[Wish], Made]]] = {
     "ct-chest": ("A small chest CT of 1.5 mm slices, with vessels and nodules of known size", _ct_chest),
     "ct-lungs": ("A chest CT of 6 mm slices with labelled lungs, a trachea and a table", _ct_lungs),
+    "ct-abdomen": ("An upper abdomen with contrast medium, with a labelled liver and a lesion in it", _ct_abdomen),
     "ct-thigh": ("A thigh with labelled bone, fat and muscle", _ct_thigh),
     "ct-airways": ("A chest CT whose labelled trachea parts into bronchi, one with a hole in its wall", _ct_airways),
     "ct-head": ("A head CT on a head rest, with labelled tissues, skull and fluid", _ct_head),

@@ -139,7 +139,7 @@ def hausdorff(one: NDArray[np.bool_], other: NDArray[np.bool_], spacing_mm: Sequ
     for mask, truth in ((one, other), (other, one)):
         image = sitk.GetImageFromArray(truth.astype(np.uint8))
         image.SetSpacing([float(step) for step in reversed(spacing_mm)])
-        distance = sitk.GetArrayViewFromImage(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True))
+        distance = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True))
         far.append(float(np.percentile(np.maximum(distance[mask], 0), percent)))
     return max(far)
 

@@ -1,5 +1,6 @@
 """What `ct-lungs` is measured on, and what comes out."""
 
+import contextlib
 from pathlib import Path
 
 from pydicom import dcmread
@@ -35,33 +36,44 @@ def score() -> Measured:
 
 
 def on_public(folder: Path) -> Measured | None:
-    """A whole low-dose chest, and a slice below the lungs on which experts drew none."""
-    chest, abdomen = folder / "ct_chest_nlst101287" / "CT", folder / "ct_thorax_lctsc101"
-    if not chest.is_dir() or not abdomen.is_dir():
+    """A whole low-dose chest, and slices below the lungs: on one experts drew none, in others a network found none."""
+    chest, slice_below, abdomen = (
+        folder / "ct_chest_nlst101287" / "CT",
+        folder / "ct_thorax_lctsc101",
+        folder / "ct_abdomen_totalseg",
+    )
+    if not all(one.is_dir() for one in (chest, slice_below, abdomen)):
         return None
     series = Series([dcmread(path) for path in sorted(chest.iterdir())])
     segmentation, measurements = outputs(ct_lungs, series.datasets)
     volumes = [measurements.values[number][0].value / 1000 for number in (RIGHT, LEFT)]
-    labelled = read(abdomen)
+    labelled = read(slice_below)
     drawn = {name for one in labelled.series for name, mask in labelled.masks(one).items() if mask.any()}
-    claimed = 0
-    for one in labelled.series:
-        try:
-            claimed += int(outputs(ct_lungs, one.datasets)[0].array().sum())
-        except NotApplicable:
-            continue
     scores: Scores = {
         "NLST chest: volume of the right lung (L)": round(volumes[0], 2),
         "NLST chest: volume of the left lung (L)": round(volumes[1], 2),
         "NLST chest: left to right": round(volumes[1] / volumes[0], 2),
         "LCTSC slice: lungs that experts drew on it": sum(name.startswith("Lung") for name in drawn),
-        "LCTSC slice: voxels taken for lung": claimed,
+        "LCTSC slice: voxels taken for lung": _claimed(labelled.series),
+        "abdomen without lung: voxels taken for lung": _claimed(read(abdomen).series),
     }
     found = segmentation.array()
     shown = [_colored(series, found, index) for index in (35, 70, 105)]
     return Measured(
-        scores, beside(*shown), "Three slices of the NLST chest", "NLST 101287 (143 slices), LCTSC-Test-S1-101 (one)"
+        scores,
+        beside(*shown),
+        "Three slices of the NLST chest",
+        "NLST 101287 (143 slices), LCTSC-Test-S1-101 (one), TotalSegmentator's example (20)",
     )
+
+
+def _claimed(found: list[Series]) -> int:
+    """Return how many voxels are taken for lung; 0 where a series is refused."""
+    claimed = 0
+    for one in found:
+        with contextlib.suppress(NotApplicable):
+            claimed += int(outputs(ct_lungs, one.datasets)[0].array().sum())
+    return claimed
 
 
 def _colored(series: Series, labels: Picture, index: int) -> Picture:
