@@ -169,6 +169,7 @@ def _arrival(archive: Archive, received: Received, deidentified: Deidentified, d
             pending=deidentified.pending,
             report=deidentified.report,
             source=received.source,
+            made_by=received.made_by,
         ),
         origin=received.origin,
         source=received.source,

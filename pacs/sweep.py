@@ -9,6 +9,7 @@ import stat
 from functools import partial
 from pathlib import Path
 
+from pacs import recalls
 from pacs.archive import Archive, key_house
 from pacs.committer import replay
 from pacs.index import schema
@@ -60,6 +61,7 @@ def recover(archive: Archive) -> int:
     if archive.tiers is not None:
         archive.tiers.walked()
     restored += _recover_quarantine(archive)
+    recalls.settle(archive)
     if restored:
         log.info("records_replayed", records=restored)
     return restored

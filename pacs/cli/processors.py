@@ -70,11 +70,14 @@ def recall(
 
     Nothing is deleted, and --undo shows it again. Jobs of that version that wait or run are cancelled, and none is made.
     """
+    from pacs import recalls as recalling
     from pacs.cli.console import open_archive
 
     with open_archive("cli") as (_, archive):
-        recalls = archive.index.recalls
-        series, instances = recalls.end(name, version) if undo else recalls.begin(name, version, reason)
+        if undo:
+            series, instances = recalling.end(archive, name, version)
+        else:
+            series, instances = recalling.begin(archive, name, version, reason)
     row = {"processor": name, "version": version, "recalled": not undo, "series": series, "instances": instances}
     if as_json:
         emit([row])

@@ -20,6 +20,7 @@ from pacs.index.connections import Connections
 from pacs.index.incoming import INSTANCES, STORED_COLUMNS, Incoming, stored_of
 from pacs.index.jobs import Jobs
 from pacs.index.lifecycle import Lifecycle
+from pacs.index.lineage import Lineage
 from pacs.index.notifications import Notifications
 from pacs.index.peers import Peers
 from pacs.index.performed import PerformedSteps
@@ -59,6 +60,7 @@ class Index:
         self.jobs = Jobs(connections)
         self.chains = Chains(connections, self.jobs)
         self.recalls = Recalls(connections)
+        self.lineage = Lineage(connections)
         self.peers = Peers(connections)
         self.commitments = Commitments(connections)
         self.worklist = WorklistItems(connections)

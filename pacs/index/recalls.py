@@ -59,6 +59,27 @@ class Recalls:
             rows = connection.execute(sa.select(t.recall).order_by(t.recall.c.at.desc(), t.recall.c.recall_id.desc()))
             return [Recall(**row._mapping) for row in rows]
 
+    def restore(self, recalls: Iterable[Recall]) -> tuple[int, int]:
+        """Write recalls again into an index that has lost them, and hide what follows; returns series and instances."""
+
+        def work(connection: sa.Connection) -> tuple[int, int]:
+            rows = [
+                {
+                    "processor": one.processor,
+                    "version": one.version,
+                    "reason": one.reason,
+                    "at": one.at,
+                    "ended_at": one.ended_at,
+                }
+                for one in sorted(recalls, key=lambda one: one.recall_id)
+            ]
+            if not rows:
+                return 0, 0
+            connection.execute(sa.insert(t.recall), rows)
+            return self._apply(connection, "recalls_restored", "", "", "")
+
+        return self._connections.retrying(work)
+
     def _in_force(self, connection: sa.Connection, processor: str, version: str) -> int | None:
         this = sa.and_(t.recall.c.processor == processor, t.recall.c.version == version, t.recall.c.ended_at.is_(None))
         return connection.execute(sa.select(t.recall.c.recall_id).where(this)).scalar()

@@ -12,6 +12,7 @@ from uuid import UUID
 from pacs.model.bulk import Buffer as Buffer
 from pacs.model.bulk import Bulk, Content
 from pacs.model.identity import Taken
+from pacs.model.job import MadeBy
 
 
 class Origin(StrEnum):
@@ -29,7 +30,7 @@ class Received:
 
     `sop_class_uid` and `sop_instance_uid` are what the C-STORE command or the File Meta Information said ("" if nothing did).
     `association` names the association, request, import run or job that brought it; completion is reckoned by it.
-    A large data set is not in memory: it is a `Bulk`, whose owner is the door that made it.
+    `made_by` is the job, of a result. A large data set is not in memory: it is a `Bulk`, whose owner is the door that made it.
     """
 
     data_set: Content = field(repr=False)
@@ -39,6 +40,7 @@ class Received:
     sop_class_uid: str = ""
     sop_instance_uid: str = field(default="", repr=False)
     association: str = ""
+    made_by: MadeBy | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ class IndexEntry:
     deferred: bool = False
     source: str = field(default="", repr=False)
     at: float = 0.0
+    made_by: MadeBy | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

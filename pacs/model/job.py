@@ -76,6 +76,48 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeBy:
+    """Which job made a result, of what and how: what is sealed with the result, so that the job can be listed again."""
+
+    job_id: str
+    job_key: str
+    processor: str
+    version: str
+    rule: str
+    rule_digest: str
+    step: str
+    subject: str
+    parameters: Mapping[str, Any]
+    inputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, job: Job) -> "MadeBy":
+        """Take it from a job."""
+        return cls(
+            job_id=job.job_id,
+            job_key=job.job_key,
+            processor=job.processor,
+            version=job.version,
+            rule=job.rule,
+            rule_digest=job.rule_digest,
+            step=job.step,
+            subject=job.subject,
+            parameters=dict(job.parameters),
+            inputs=job.series_instance_uids,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A result that was found among the records: its series, the job, and when it was sealed."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    by: MadeBy
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The right to finish a job: valid while `owner` still holds the lease, so that a zombie commits nothing."""
 

@@ -21,7 +21,7 @@ from pacs.ingest import ingest_derived
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, NotFound, NotTranscodable, Unavailable
 from pacs.model.instance import Buffer, Origin, Received, Stored
-from pacs.model.job import Claim, Job, JobState
+from pacs.model.job import Claim, Job, JobState, MadeBy
 from pacs.processing import cleaning, scratch, sending, session, wire
 from pacs.processing.api import ParameterError, Spec
 from pacs.processing.child import Heartbeat, LeaseLost, Outcome, Stopped, check, child
@@ -196,6 +196,7 @@ def run_isolated(
                 sop_class_uid=sop_class_uid,
                 sop_instance_uid=sop_instance_uid,
                 association=job.job_id,
+                made_by=MadeBy.of(job),
             )
         )
 

@@ -9,12 +9,14 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pacs.model.bulk import LazyFrames
 from pacs.model.errors import NotFound, NotTranscodable
 from pacs.model.instance import Buffer, Encoded, IndexEntry, Location, Origin, Sealed, Stored, StoredFrames
+from pacs.model.job import MadeBy
 from pacs.ports import Clock, ObjectStore
 from pacs.store import record as layout
 from pacs.store.keys import KeyRing
@@ -41,6 +43,7 @@ class Sealer:
         received_digest: bytes | None = None,
         report: Mapping[str, int] | None = None,
         source: str = "",
+        made_by: MadeBy | None = None,
     ) -> Sealed:
         """Encrypt one instance under its study's key, with a fresh object id."""
         study_key_id, study_key = self._ring.for_study(encoded.key.study_instance_uid)
@@ -55,6 +58,7 @@ class Sealer:
             received_digest=received_digest,
             report=report,
             source=source,
+            made_by=made_by,
             at=self._clock(),
             packing=self._packing,
         )
@@ -75,6 +79,7 @@ class Sealer:
             received_digest=entry.received_digest,
             report=entry.report,
             source=entry.source,
+            made_by=entry.made_by,
             at=entry.at,
         )
 
@@ -143,6 +148,7 @@ def seal(
     received_digest: bytes | None = None,
     report: Mapping[str, int] | None = None,
     source: str = "",
+    made_by: MadeBy | None = None,
     at: float = 0.0,
     packing: Packing | None = None,
 ) -> Sealed:
@@ -171,6 +177,8 @@ def seal(
         entry["deferred"] = True
     if source:
         entry["source"] = source
+    if made_by is not None:
+        entry["job"] = asdict(made_by)
     if at:
         entry["at"] = at
     text = json.dumps(entry, separators=(",", ":"), sort_keys=True).encode("ascii")

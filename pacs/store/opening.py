@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pacs.model.bulk import LazyFrames
 from pacs.model.errors import IntegrityError, NotTranscodable
 from pacs.model.instance import Buffer, IndexEntry, InstanceKey, Origin, Stored
+from pacs.model.job import MadeBy
 from pacs.ports import ObjectStore
 from pacs.store import record as layout
 from pacs.store.keys import KeyRing, derive
@@ -180,6 +181,7 @@ def entry_of(head: layout.Head, text: bytes) -> IndexEntry:
         deferred=entry.get("deferred", False),
         source=entry.get("source", ""),
         at=entry.get("at", 0.0),
+        made_by=MadeBy(**{**entry["job"], "inputs": tuple(entry["job"]["inputs"])}) if "job" in entry else None,
     )
 
 

@@ -136,7 +136,9 @@ class _Copying:
         if not without_index:
             self._index()
         self._segments(whole)
-        for path in self._plain("quarantine/*.sealed", "forgotten/*.json", "pacs.toml", "rules.toml"):
+        for path in self._plain(
+            "quarantine/*.sealed", "forgotten/*.json", "pacs.toml", "rules.toml", "routes.toml", "recalls.json"
+        ):
             self._keep(path.relative_to(self._home).as_posix(), path)
         for path in self._plain("processors/**/*"):
             if path.suffix != ".pyc":

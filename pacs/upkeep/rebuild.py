@@ -1,17 +1,20 @@
 """Write the index anew from what the records say of themselves: sources, versions, held and derived instances.
 
-Not in the records, and so not restored: jobs and their lineage, events, peers, tokens, labels, the worklist and performed
-steps, and which AE title an instance came by.
+Jobs are listed again as far as they left results; what was recalled (`recalls.json`, see `recalls`) is hidden again before
+anything is shown. Not in the records, and so not restored: jobs without a result, events, peers, tokens, labels, the worklist
+and performed steps, and which AE title an instance came by.
 Everything counts as processed; ask for a processor again where its results are missing.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pacs import recalls
 from pacs.archive import Archive
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, ConfigurationError
 from pacs.model.instance import IndexEntry, Location, Origin
+from pacs.model.job import Made, MadeBy
 from pacs.model.lifecycle import PROTECTED
 
 log = get_logger(__name__)
@@ -32,7 +35,9 @@ def rebuild(archive: Archive, on_record: Callable[[int], object] | None = None) 
     """Fill an empty index. Raises `ConfigurationError` if it is not empty."""
     if not archive.index.upkeep.is_empty():
         raise ConfigurationError("the index is not empty; a rebuild is for one that was lost: move index.db away first")
+    recalls.kept(archive.settings.home)  # what cannot be read is told before the work, not after
     restored = copies = unreadable = 0
+    made: list[Made] = []
     # Sources first: what was made here has fewer attributes, and the first value of an attribute wins.
     for derived in (False, True):
         group: list[tuple[IndexEntry, Location]] = []
@@ -41,10 +46,14 @@ def rebuild(archive: Archive, on_record: Callable[[int], object] | None = None) 
                 unreadable += not derived
                 continue
             group.append(found)
+            if derived:
+                made.append(_made(found[0]))
             if len(group) == _GROUP:
                 restored, copies = _write(archive, group, restored, copies, on_record)
         restored, copies = _write(archive, group, restored, copies, on_record)
     _renumber(archive)
+    archive.index.lineage.restore(made)
+    recalls.settle(archive)
     archive.index.upkeep.settle_all(COMPLETION)
     if archive.settings.store.retain:
         # Labels are in no record: what was protected or committed is not known any more, so nothing may go by a rule.
@@ -54,6 +63,16 @@ def rebuild(archive: Archive, on_record: Callable[[int], object] | None = None) 
         _list_again(archive, quarantine_id)
     log.info("index_rebuilt", records=restored, failed=unreadable)
     return Rebuilt(restored, copies, unreadable)
+
+
+def _made(entry: IndexEntry) -> Made:
+    """Return what a result says of its job; one from before results told that names its processor and version all the same."""
+    key, by = entry.key, entry.made_by
+    if by is None:
+        processor, _, version = entry.source.partition(" ")
+        unknown = f"of {key.series_instance_uid}"
+        by = MadeBy(unknown, unknown, processor, version, "", "", "", "", {}, ())
+    return Made(key.study_instance_uid, key.series_instance_uid, by, entry.at)
 
 
 def _entries(archive: Archive, derived: bool) -> Iterator[tuple[IndexEntry, Location] | None]:

@@ -4,6 +4,7 @@ import json
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import making
 import pydicom
 import pytest
 
+from pacs import recalls
 from pacs.archive import Archive
-from pacs.ingest import ingest
-from pacs.model.errors import InvalidQuery, NotFound
-from pacs.model.job import Job, JobState
+from pacs.ingest import ingest, ingest_derived
+from pacs.model.errors import ConfigurationError, InvalidQuery, NotFound
+from pacs.model.instance import Origin, Received
+from pacs.model.job import Job, JobState, Recall
 from pacs.processing.bundle import bundle, smallest
 from pacs.processing.compare import compare
 from pacs.processing.planning import Planner
@@ -22,6 +25,9 @@ from pacs.processing.registry import discover
 from pacs.processing.rules import parse_rules
 from pacs.processing.runner import run_job
 from pacs.processing.schedule import ask, ask_again
+from pacs.retrieve import data_set
+from pacs.sweep import recover
+from pacs.upkeep.rebuild import rebuild
 
 PLUGIN = '''
 import numpy as np
@@ -198,3 +204,67 @@ def test_a_dry_run_tells_what_would_fire_and_the_first_condition_against_it(arch
     ]
     assert archive.index.jobs.list() == []
     assert list(archive.index.subjects(since=time.time() + 60)) == []
+
+
+def test_what_was_recalled_stays_hidden_when_the_index_is_lost(archive: Archive, tmp_path: Path) -> None:
+    """A rebuild lists the jobs of results again and hides what was recalled and what followed; taking it back shows it."""
+    first = run(archive, "plus")
+    (made,) = first.output_series_instance_uids
+    child, other = run(archive, "box", made), run(archive, "box")
+    study, series = source(archive)
+    recalls.begin(archive, "plus", "1.3", "shifted by one")
+    shown = {one.series_instance_uid for one in archive.index.series_of(study)}
+    assert shown == {series, *other.output_series_instance_uids}
+    archive.close()
+    for path in (tmp_path / "home").glob("index.db*"):
+        path.unlink()
+
+    with making.archive(tmp_path / "home") as again:
+        rebuild(again)
+
+        assert {one.series_instance_uid for one in again.index.series_of(study)} == shown
+        assert again.index.locate(series_instance_uids=[made, *child.output_series_instance_uids]) == []
+        for job, state in ((first, JobState.RECALLED), (child, JobState.RECALLED), (other, JobState.SUCCEEDED)):
+            found = again.index.jobs.get(job.job_id)
+            assert (found.state, found.job_key, found.parameters) == (state, job.job_key, job.parameters)
+            assert (found.series_instance_uids, found.output_series_instance_uids) == (
+                job.series_instance_uids,
+                job.output_series_instance_uids,
+            )
+        plugins = discover(again.settings.plugins_path)
+        assert ask(again.index, plugins["plus"], {"by": 9}, study, [series]) is None
+        assert recalls.end(again, "plus", "1.3") == (3, 8)
+        assert recalls.kept(tmp_path / "home")[0].ended_at is not None
+
+
+def test_an_index_from_before_the_recall_is_told_of_it(archive: Archive, tmp_path: Path) -> None:
+    """At a start, what the file beside the records says is hidden, also by an index that was put back from an older copy."""
+    (made,) = run(archive, "plus").output_series_instance_uids
+    (tmp_path / "home" / recalls.FILE).write_text(json.dumps([asdict(Recall(1, "plus", "1.3", "shifted by one", 5.0))]))
+
+    recover(archive)
+
+    assert archive.index.locate(series_instance_uids=[made]) == []
+    assert recalls.settle(archive) == 0
+    (tmp_path / "home" / recalls.FILE).write_text("[{}]")
+    with pytest.raises(ConfigurationError, match=r"recalls\.json cannot be read"):
+        recover(archive)
+
+
+def test_a_result_from_before_results_told_their_job_is_recalled(archive: Archive, tmp_path: Path) -> None:
+    """Its record names processor and version; that is enough to hide it after a rebuild."""
+    study, _ = source(archive)
+    stored = archive.index.locate(study_instance_uids=[study])[0]
+    parts = data_set(archive, stored, ["1.2.840.10008.1.2.1"])
+    one = pydicom.dcmread(BytesIO(b"".join(bytes(buffer) for buffer in parts.buffers)), force=True)
+    one.SeriesInstanceUID, one.SOPInstanceUID = "2.25.77", "2.25.78"
+    result = Received(making.encode(one), "1.2.840.10008.1.2.1", Origin.PROCESSOR, "plus 1.3", association="a job")
+    ingest_derived(archive, [result], finishing=None)
+    archive.close()
+    for path in (tmp_path / "home").glob("index.db*"):
+        path.unlink()
+
+    with making.archive(tmp_path / "home") as again:
+        rebuild(again)
+
+        assert recalls.begin(again, "plus", "1.3") == (1, 1)
