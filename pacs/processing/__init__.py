@@ -3,9 +3,6 @@
 A plug-in imports this package and nothing else of the archive; see docs/processors.md.
 """
 
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
-
 from pacs.processing.api import (
     Choice,
     NotApplicable,
@@ -18,6 +15,7 @@ from pacs.processing.api import (
     Transient,
     processor,
 )
+from pacs.processing.concepts import Code, codes
 from pacs.processing.outputs import (
     Blending,
     Finding,

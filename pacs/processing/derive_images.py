@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.sr.coding import Code
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from pacs.processing import headers
+from pacs.processing.concepts import Code
 from pacs.processing.headers import Made, Provenance
 from pacs.processing.outputs import Images, Overlay, Unplaced
 

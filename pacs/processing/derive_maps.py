@@ -46,11 +46,11 @@ def parametric_map(output: Map, provenance: Provenance, index: int) -> Made:
             hd.pm.RealWorldValueMapping(
                 lut_label=output.quantity.value[:16],
                 lut_explanation=output.quantity.meaning[:64],
-                unit=output.unit,
+                unit=headers.code_item(output.unit),
                 value_range=(low, high),
                 slope=1.0,
                 intercept=0.0,
-                quantity_definition=output.quantity,
+                quantity_definition=headers.code_item(output.quantity),
             )
         ],
         voi_lut_transformations=[headers.voi(*window)],

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
 from pacs.processing import headers
+from pacs.processing.concepts import Code, codes
 from pacs.processing.enhanced import Frame
 from pacs.processing.headers import Made, Provenance
-from pacs.processing.outputs import Finding, Measurements, Report, Spots, private_code
+from pacs.processing.outputs import Finding, Measurements, Report, Spots, Value, private_code
 from pacs.processing.series import Series
 
 IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
@@ -49,11 +48,9 @@ def measurements(output: Measurements, provenance: Provenance, index: int, of_in
             tracking_identifier=sr.TrackingIdentifier(
                 uid=_tracking_uid(provenance, of_index, number), identifier=segment.label
             ),
-            finding_type=segment.type,
+            finding_type=headers.code_item(segment.type),
             algorithm_id=algorithm,
-            measurements=[
-                sr.Measurement(name=one.name, value=one.value, unit=one.unit, derivation=one.derivation) for one in values
-            ],
+            measurements=[_measurement(one) for one in values],
         )
         if number in output.comments:
             _comment(group, output.comments[number])
@@ -82,11 +79,9 @@ def spots(output: Spots, provenance: Provenance, index: int) -> Made:
                 graphic_data=np.array([spot.at_mm], np.float32),
                 frame_of_reference_uid=frame_of_reference,
             ),
-            finding_type=spot.finding,
+            finding_type=headers.code_item(spot.finding),
             algorithm_id=algorithm,
-            measurements=[
-                sr.Measurement(name=one.name, value=one.value, unit=one.unit, derivation=one.derivation) for one in spot.values
-            ],
+            measurements=[_measurement(one) for one in spot.values],
         )
         if spot.comment:
             _comment(group, spot.comment)
@@ -104,13 +99,12 @@ def _finding_groups(output: Report, provenance: Provenance, index: int) -> Itera
             ),
             algorithm_id=algorithm,
             measurements=[
-                sr.Measurement(
-                    name=codes.DCM.CertaintyOfFinding, value=round(100 * _bounded(finding.certainty), 1), unit=PERCENT
-                )
+                _measurement(Value(codes.DCM.CertaintyOfFinding, round(100 * _bounded(finding.certainty), 1), PERCENT))
             ],
             qualitative_evaluations=[
                 sr.QualitativeEvaluation(
-                    name=finding.question, value=UNDETERMINED if finding.answer is None else finding.answer
+                    name=headers.code_item(finding.question),
+                    value=headers.code_item(UNDETERMINED if finding.answer is None else finding.answer),
                 )
             ],
             source_images=[source],
@@ -133,12 +127,12 @@ def _report(
         manufacturer_name=headers.MANUFACTURER,
         model_name=f"{provenance.processor} {provenance.version}",
     )
-    observer = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    observer = sr.ObserverContext(observer_type=headers.code_item(codes.DCM.Device), observer_identifying_attributes=device)
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=IMAGING_PROCEDURE,
+        procedure_reported=headers.code_item(IMAGING_PROCEDURE),
         imaging_measurements=list(groups),
-        title=codes.DCM.ImagingMeasurementReport,
+        title=headers.code_item(codes.DCM.ImagingMeasurementReport),
     )
     equipment = headers.equipment(provenance, index, first, description)
     dataset = sr.Comprehensive3DSR(
@@ -155,6 +149,15 @@ def _report(
     return Made(dataset)
 
 
+def _measurement(value: Value) -> sr.Measurement:
+    return sr.Measurement(
+        name=headers.code_item(value.name),
+        value=value.value,
+        unit=headers.code_item(value.unit),
+        derivation=None if value.derivation is None else headers.code_item(value.derivation),
+    )
+
+
 def _source_image(dataset: Dataset) -> sr.SourceImageForMeasurementGroup:
     whole = headers.whole_of(dataset)
     return sr.SourceImageForMeasurementGroup(
@@ -166,7 +169,8 @@ def _source_image(dataset: Dataset) -> sr.SourceImageForMeasurementGroup:
 
 def _comment(group: sr.MeasurementsAndQualitativeEvaluations, text: str) -> None:
     # TID 1501 and 1411 are extensible; (121106, DCM, "Comment") is what TID 1400 uses for words.
-    item = sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    name = headers.code_item(codes.DCM.Comment)
+    item = sr.TextContentItem(name=name, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
     group[0].ContentSequence.append(item)
 
 

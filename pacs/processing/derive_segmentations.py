@@ -10,9 +10,9 @@ import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 
 from pacs.processing import headers
+from pacs.processing.concepts import Code
 from pacs.processing.headers import Made, Provenance
 from pacs.processing.outputs import Probabilities, Segment, Segmentation
 from pacs.processing.series import Series
@@ -90,7 +90,7 @@ def _descriptions(segments: Any, provenance: Provenance, index: int) -> Sequence
     algorithm = hd.AlgorithmIdentificationSequence(
         name=provenance.processor,
         version=provenance.version,
-        family=Code("113076", "DCM", "Segmentation"),
+        family=headers.code_item(Code("113076", "DCM", "Segmentation")),
         parameters={key: str(value) for key, value in provenance.parameters.items()},
         source=headers.MANUFACTURER,
     )
@@ -103,8 +103,8 @@ def _description(
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=segment.label,
-        segmented_property_category=segment.category,
-        segmented_property_type=segment.type,
+        segmented_property_category=headers.code_item(segment.category),
+        segmented_property_type=headers.code_item(segment.type),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
         tracking_uid=provenance.uid("segment", index, number),

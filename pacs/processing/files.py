@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pacs.model.errors import ConfigurationError
 from pacs.processing.api import NotApplicable
+from pacs.processing.concepts import Code
 from pacs.processing.outputs import (
     Finding,
     Images,

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.sr.coding import Code
 
 from pacs.deid.actions import REMOVED
 from pacs.dicom.uids import uid_of
 from pacs.processing import standard
+from pacs.processing.concepts import Code
 from pacs.processing.enhanced import Frame, stored_as
 from pacs.processing.series import Geometry
 
@@ -81,11 +81,9 @@ def put(dataset: Dataset, keyword: str, value: Any) -> None:
     dataset.add_new(tag, dictionary_VR(tag), value)
 
 
-def code_item(code: Code) -> Dataset:
-    """A coded concept as a sequence item; PS3.3 Table 8.8-1."""
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
-    return item
+def code_item(code: Code) -> hd.sr.CodedConcept:
+    """A coded concept as a sequence item, which is also what highdicom takes; PS3.3 Table 8.8-1."""
+    return hd.sr.CodedConcept(*code)
 
 
 def copy_shared(target: Dataset, source: Dataset) -> None:

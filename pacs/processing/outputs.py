@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 
+from pacs.processing.concepts import Code
 from pacs.processing.series import Geometry, Series
 
 PRIVATE_SCHEME = "99MINIPACS"

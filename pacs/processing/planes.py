@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 
 from pacs.processing.api import NotApplicable
+from pacs.processing.concepts import Code
 from pacs.processing.outputs import RESAMPLING, Images
 from pacs.processing.series import Geometry, Series
 from pacs.processing.volumes import Storage, Vector, contributing, resampled

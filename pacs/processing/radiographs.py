@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from numpy.typing import NDArray
-from pydicom.sr.coding import Code
 
 from pacs.processing.api import NotApplicable
+from pacs.processing.concepts import Code
 from pacs.processing.outputs import Images
 from pacs.processing.series import Series
 

@@ -1,6 +1,6 @@
 """Units that processors share (UCUM, PS3.16 8.1), where the code dictionary has none."""
 
-from pydicom.sr.coding import Code
+from pacs.processing.concepts import Code
 
 HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 PERCENT = Code("%", "UCUM", "Percent")
