@@ -7,7 +7,6 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,10 +15,15 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from pacs.processing.image_planes import Plane, Planes
 from pacs.processing.series import Series
 
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+
+
+SAME_PLANE_MM, CONTOUR_MM = 0.1, 0.5
+"""How far a frame's corners, or a contour's points, may lie beside a plane; contours are often drawn to the millimetre."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,12 @@ def read(folder: Path) -> Labelled:
 
 
 def segments(segmentation: Dataset, series: Series) -> dict[str, NDArray[np.bool_]]:
-    """Return the segments of a SEG object on the slices of a series; empty where it labels other slices."""
-    first = series.first
-    if (segmentation.Rows, segmentation.Columns) != (first.get("Rows"), first.get("Columns")):
-        return {}
-    places = _places(series)
+    """Return the segments of a SEG object on the slices of a series; empty where it labels other slices.
+
+    A frame belongs to the slice in whose plane it lies, whichever way its rows run and whatever its pixels are; the voxel of a
+    slice takes the label of the nearest pixel of the frame. What lies between slices is not taken.
+    """
+    planes = Planes.of(series, segmentation.get("FrameOfReferenceUID"))
     names = {int(one.SegmentNumber): str(one.SegmentLabel) for one in segmentation.SegmentSequence}
     frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
     labelmap = segmentation.SOPClassUID == SEGMENTATION[1]
@@ -66,42 +71,42 @@ def segments(segmentation: Dataset, series: Series) -> dict[str, NDArray[np.bool
     shared = next(iter(segmentation.get("SharedFunctionalGroupsSequence") or []), Dataset())
     found: dict[str, NDArray[np.bool_]] = {}
     for frame, item in zip(frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
-        index = _nearest(places, [float(v) for v in item.PlanePositionSequence[0].ImagePositionPatient])
-        if index is None:
+        plane = Plane.of(_groups(item, shared), frame.shape)
+        index = None if plane is None else planes.holding(plane.corners(), SAME_PLANE_MM)
+        if plane is None or index is None:
             continue
         owner = item if "SegmentIdentificationSequence" in item else shared
         numbers = names if labelmap else [int(owner.SegmentIdentificationSequence[0].ReferencedSegmentNumber)]
+        drawn = planes[index].looking_up(plane, frame)
         for number in numbers:
-            mask = found.setdefault(names[number], np.zeros((len(series), *frame.shape), np.bool_))
-            mask[index] |= frame == number if labelmap else frame > 0
+            mask = found.setdefault(names[number], np.zeros((len(series), *drawn.shape), np.bool_))
+            mask[index] |= drawn == number if labelmap else drawn > 0
     return found
 
 
 def structures(structure_set: Dataset, series: Series) -> dict[str, NDArray[np.bool_]]:
-    """Return the closed contours of an RTSTRUCT on the slices of a series, holes being contours within contours."""
-    first = series.first
-    places = _places(series)
-    if not places or not first.get("PixelSpacing"):
-        return {}
-    names = {int(one.ROINumber): str(one.ROIName) for one in structure_set.get("StructureSetROISequence", [])}
-    row, column = np.array(first.ImageOrientationPatient[:3], float), np.array(first.ImageOrientationPatient[3:], float)
-    row_mm, column_mm = (float(v) for v in first.PixelSpacing)
+    """Return the closed contours of an RTSTRUCT on the slices of a series, holes being contours within contours.
+
+    A contour belongs to the slice in whose plane all its points lie; one across the slices is not taken.
+    """
+    rois = {int(one.ROINumber): one for one in structure_set.get("StructureSetROISequence", [])}
     found: dict[str, NDArray[np.bool_]] = {}
     for roi in structure_set.get("ROIContourSequence", []):
+        named = rois.get(int(roi.ReferencedROINumber), Dataset())
+        planes = Planes.of(series, named.get("ReferencedFrameOfReferenceUID"))
         for contour in roi.get("ContourSequence", []):
             points = np.array(contour.ContourData, float).reshape(-1, 3)
-            index = _in_plane(places, points[0], np.cross(row, column))
-            if index is None or len(points) < 3:
+            if len(points) < 3 or contour.get("ContourGeometricType", "CLOSED_PLANAR") != "CLOSED_PLANAR":
                 continue
-            offset = points - np.array(places[index])
+            index = planes.holding(points, CONTOUR_MM)
+            if index is None:
+                continue
             # Sixteenths of a pixel: polygons end between pixel centres.
-            pixels = np.rint(np.stack([offset @ row / column_mm, offset @ column / row_mm], axis=1) * 16).astype(np.int32)
-            plane = np.zeros((first.Rows, first.Columns), np.uint8)
-            cv2.fillPoly(plane, [pixels], 1, shift=4)
-            mask = found.setdefault(
-                names.get(int(roi.ReferencedROINumber), ""), np.zeros((len(series), *plane.shape), np.bool_)
-            )
-            mask[index] ^= plane > 0
+            pixels = np.rint(planes[index].pixels(points) * 16).astype(np.int32)
+            drawn = np.zeros(planes[index].shape, np.uint8)
+            cv2.fillPoly(drawn, [pixels], 1, shift=4)
+            mask = found.setdefault(str(named.get("ROIName", "")), np.zeros((len(series), *drawn.shape), np.bool_))
+            mask[index] ^= drawn > 0
     return found
 
 
@@ -111,17 +116,10 @@ def answers(table: Path) -> Iterator[Mapping[str, str]]:
         yield from csv.DictReader(line for line in lines if not line.startswith("#"))
 
 
-def _places(series: Series) -> list[Any]:
-    return [one.get("ImagePositionPatient") for one in series.datasets] if series.first.get("ImagePositionPatient") else []
-
-
-def _nearest(places: list[Any], at: list[float]) -> int | None:
-    if not places:
-        return None
-    far = np.linalg.norm(np.array(places, float) - np.array(at), axis=1)
-    return int(far.argmin()) if far.min() < 0.1 else None
-
-
-def _in_plane(places: list[Any], point: NDArray[np.float64], normal: NDArray[np.float64]) -> int | None:
-    far = np.abs((np.array(places, float) - point) @ normal)
-    return int(far.argmin()) if far.min() < 0.5 else None
+def _groups(item: Dataset, shared: Dataset) -> Dataset:
+    """Return the geometry of a frame, from its own functional groups or the shared ones (PS3.3 C.7.6.16.2)."""
+    found = Dataset()
+    for sequence in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
+        for group in (item.get(sequence) or shared.get(sequence) or [])[:1]:
+            found.update(group)
+    return found
