@@ -115,8 +115,15 @@ def gone_by(processes: list[psutil.Process], seconds: float) -> list[psutil.Proc
     """Wait at most so long for all to end; return those still there (zombies do not count)."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        left = [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        left = [one for one in processes if _is_at_work(one)]
         if not left:
             return []
         time.sleep(0.1)
     return left
+
+
+def _is_at_work(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

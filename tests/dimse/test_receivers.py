@@ -15,7 +15,7 @@ import making
 import psutil
 import pytest
 from dimse.door import associate_bytes, echo, p_data, raw, read_pdu, until
-from whole import free_port
+from whole import free_port, gone_by
 
 from pacs.archive import Archive
 from pacs.dimse import messages, requestor, scu
@@ -193,7 +193,7 @@ def test_receivers_end_with_the_acceptor(listen: Listen) -> None:
 
     server.process.send_signal(signal.SIGKILL)
 
-    assert psutil.wait_procs(receivers, timeout=10)[1] == []
+    assert gone_by(receivers, 10) == []
 
 
 def test_what_receivers_share_is_bounded_together() -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import making
-import psutil
 import pytest
 from whole import Server, gone_by, running
 
@@ -127,6 +126,6 @@ def test_a_child_that_dies_is_started_again(server: Server) -> None:
     scp = next(one for one in server.processes() if one.cmdline()[-1:] == ["scp"] and "guard.py" not in " ".join(one.cmdline()))
 
     scp.kill()
-    psutil.wait_procs([scp], timeout=5)
+    gone_by([scp], 10)
 
     server.pacs("health", "--wait", "30")

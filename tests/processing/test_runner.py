@@ -14,6 +14,7 @@ from typing import Any
 import making
 import psutil
 import pytest
+from whole import gone_by
 
 from pacs.archive import Archive
 from pacs.committer import Committer
@@ -282,8 +283,7 @@ def test_the_isolated_process_dies_with_its_worker(archive: Archive) -> None:
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
 
-    _, alive = psutil.wait_procs(below, timeout=5)
-    assert alive == []
+    assert gone_by(below, 10) == []
     assert _sleepers() == []
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import making
 import psutil
 import pytest
+from whole import gone_by
 
 from pacs import worker as worker_module
 from pacs.archive import Archive
@@ -138,7 +139,7 @@ def test_a_series_becomes_a_derived_series_by_itself(archive: Archive, workshop:
     below = psutil.Process(workshop.worker.pid).children(recursive=True)
     workshop.worker.terminate()
     assert workshop.worker.wait(20) == 0
-    assert psutil.wait_procs(below, timeout=5)[1] == []
+    assert gone_by(below, 10) == []
 
 
 def test_a_killed_worker_costs_time_and_nothing_else(archive: Archive, workshop: Workshop) -> None:
@@ -154,7 +155,7 @@ def test_a_killed_worker_costs_time_and_nothing_else(archive: Archive, workshop:
     below = workshop.kill_worker()
 
     assert len(below) >= 2
-    assert psutil.wait_procs(below, timeout=5)[1] == []
+    assert gone_by(below, 10) == []
     workshop.start_worker()
     until(lambda: states(archive) == [JobState.SUCCEEDED])
     assert archive.index.jobs.list()[0].attempt == 2
