@@ -59,6 +59,7 @@ COMMON = {
     ("SCT", "LateroMedial"): Code("399352003", "SCT", "latero-medial"),
     ("SCT", "LeftLateral"): Code("399173006", "SCT", "left lateral"),
     ("SCT", "Lesion"): Code("52988006", "SCT", "Lesion"),
+    ("SCT", "Liver"): Code("10200004", "SCT", "Liver"),
     ("SCT", "LowerLeg"): Code("30021000", "SCT", "Lower leg"),
     ("SCT", "LowerLimb"): Code("61685007", "SCT", "Lower limb"),
     ("SCT", "Lung"): Code("39607008", "SCT", "Lung"),
@@ -85,6 +86,7 @@ COMMON = {
     ("UCUM", "CubicMillimeter"): Code("mm3", "UCUM", "cubic millimeter"),
     ("UCUM", "HounsfieldUnit"): Code("[hnsf'U]", "UCUM", "Hounsfield unit"),
     ("UCUM", "NoUnits"): Code("1", "UCUM", "no units"),
+    ("UCUM", "SquareCentimeter"): Code("cm2", "UCUM", "Centimeter**2"),
 }
 
 
