@@ -22,6 +22,7 @@ from pacs.ports import Bucket, KeyProvider, ObjectStore
 from pacs.settings import Settings
 from pacs.store.bucket import open_bucket
 from pacs.store.envelope import Sealer
+from pacs.store.identity_keys import IdentityKeys, there
 from pacs.store.keyhouse import KeyHouse
 from pacs.store.keys import KeyRing
 from pacs.store.ledger import FILE as LEDGER
@@ -32,6 +33,7 @@ from pacs.store.scratch import Intake, Scratch
 from pacs.store.segments import SegmentStore
 from pacs.store.tiers import TieredStore
 from pacs.store.vault import Vault
+from pacs.store.vault_file import NAME as VAULT
 
 log = get_logger(__name__)
 _AT_ONCE = 3
@@ -53,6 +55,7 @@ class Archive:
     committer: Committer
     vault: Vault | None
     notes: Notes
+    identity: IdentityKeys
     image_key_id: str
     ring: KeyRing
     keys: KeyHouse
@@ -80,22 +83,23 @@ class Archive:
         home = settings.home
         retention_rules(settings.store.retain)  # a wrong rule is said at the start
         keys = key_house(settings)
-        image_keys, identity_keys = keys.open("image"), keys.open("identity")
+        image_keys = keys.open("image")
         index = Index.open(settings.database_url, conflict=settings.store.conflict)
-        ring = KeyRing.open(home / "keys" / "study-keys.db", image_keys)
-        segments, tiers = _stores(settings, writer, identity_keys.derive("bucket").hex()[:32])
+        ring = KeyRing.open(keys.ring, image_keys)
+        identity = identity_keys(settings, keys)
+        segments, tiers = _stores(settings, writer, identity.derive("bucket").hex()[:32])
         objects: ObjectStore = tiers or segments
         sealer = Sealer(ring, packing=packing)
         # Rows that a power cut undid must be back before a record behind them has its row (docs/adr/0019).
         segments.reopened = partial(replay, segments, sealer, index)
-        vault = _vault(settings, identity_keys, writer) if settings.deid.vault else None
+        vault = _vault(settings, identity, writer) if settings.deid.vault else None
         scratch = Scratch(home / "scratch", floor_bytes=settings.store.floor_mb << 20)
         large_bytes = settings.store.large_mb << 20
         return cls(
             settings=settings,
             deidentifier=Deidentifier(
                 policy=settings.deid.policy,
-                identity_key=identity_keys.derive("pseudonym"),
+                identity_key=identity.derive("pseudonym"),
                 policies=with_own(dict(settings.policies)),
                 by_source=dict(settings.deid.by_source),
                 rules=settings.deid.rules,
@@ -116,7 +120,8 @@ class Archive:
             quarantine=Quarantine(home / "quarantine", image_keys, index.quarantine, floor_bytes=settings.store.floor_mb << 20),
             committer=Committer(objects, index, vault),
             vault=vault,
-            notes=Notes(identity_keys),
+            notes=Notes(identity),
+            identity=identity,
             image_key_id=image_keys.key_id,
             ring=ring,
             keys=keys,
@@ -148,7 +153,7 @@ class Archive:
 
 def _vault(settings: Settings, keys: KeyProvider, writer: str) -> Vault:
     folder = settings.vault_folder
-    if not (folder / "vault.db").exists():
+    if not (folder / VAULT).exists():
         # Also for a home that is older than its vault: what is sent again gets its row.
         Vault.create(folder, keys)
         log.warning("vault_made")
@@ -186,6 +191,18 @@ def key_house(settings: Settings) -> KeyHouse:
     keys = settings.keys
     service_key = keys.kms_key if keys.provider == "aws-kms" else keys.vault_key
     return KeyHouse(settings.home / "keys", keys.provider, os.environ, service_key=service_key, service_url=keys.vault_url)
+
+
+def identity_keys(settings: Settings, keys: KeyHouse) -> IdentityKeys:
+    """Return what names and seals identities in a home. Raises `ConfigurationError`."""
+    provider = keys.open("identity")
+    if not there(keys.ring):
+        # A home of an older release, where the key itself named and sealed: its names stay for good.
+        held = IdentityKeys.fresh(provider.reveal())
+        if (settings.vault_folder / VAULT).exists():
+            Vault.open(settings.vault_folder, held, "").close()
+        held.keep(keys.ring, provider)
+    return IdentityKeys.open(keys.ring, provider)
 
 
 def _clinical_trial(settings: Settings) -> dict[str, str]:

@@ -313,7 +313,9 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None)
     return settings
 
 
-SECRET_VARIABLES = frozenset({"PACS_KEYS_IMAGE", "PACS_KEYS_IMAGE_NEXT", "PACS_KEYS_IDENTITY", "PACS_KEYS_PASSPHRASE"})
+SECRET_VARIABLES = frozenset(
+    {"PACS_KEYS_IMAGE", "PACS_KEYS_IMAGE_NEXT", "PACS_KEYS_IDENTITY", "PACS_KEYS_IDENTITY_NEXT", "PACS_KEYS_PASSPHRASE"}
+)
 """Variables that carry keys (`keys.provider`); never in the tree, so that no file and no listing holds them."""
 POLICIES_VARIABLE = "PACS_POLICIES"
 _EXAMPLE = '["clean_descriptors", "retain_long_full_dates"]'

@@ -17,6 +17,7 @@ from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError, IntegrityError, Unavailable
 from pacs.model.instance import IndexEntry, Location
 from pacs.settings import Settings, as_toml
+from pacs.store.identity_keys import IdentityKeys
 from pacs.store.keyhouse import NAMES
 from pacs.store.keys import KeyRing
 from pacs.store.ledger import FILE as LEDGER
@@ -104,7 +105,7 @@ def _recover_quarantine(archive: Archive) -> int:
 
 def _prepare_keys(settings: Settings) -> bool:
     home, house = settings.home, key_house(settings)
-    ring = home / "keys" / "study-keys.db"
+    ring = house.ring
     missing = house.missing()
     lacking = [*missing, *([] if ring.exists() else [ring.name])]
     if not lacking:
@@ -114,11 +115,14 @@ def _prepare_keys(settings: Settings) -> bool:
             f"{home / 'keys'}: {', '.join(lacking)} is missing, but this home holds records. "
             "Put it back from your backup (`pacs keys import`, or by hand); a new one could not open what is stored."
         )
-    for name in NAMES:
-        if missing and (not house.kept_here or house.path(name).name in missing):
-            house.create(name)
+    made = [name for name in NAMES if missing and (not house.kept_here or house.path(name).name in missing)]
+    for name in made:
+        house.create(name)
     if not ring.exists():
         KeyRing.create(ring, house.open("image")).close()
+        if "identity" in made:
+            # Whoever brings an identity key gets its names; one that is made here shall be good for nothing but to wrap.
+            IdentityKeys.fresh().keep(ring, house.open("identity"))
     return True
 
 

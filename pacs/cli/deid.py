@@ -129,7 +129,7 @@ def _deidentifier(policy: str, *, ours: bool = False) -> "Deidentifier":
 
     With `ours` the words of the processors that are installed here may stand in descriptors.
     """
-    from pacs.archive import key_house
+    from pacs.archive import identity_keys, key_house
     from pacs.deid.policy import with_own
     from pacs.deid.profile import Deidentifier
     from pacs.processing.registry import discover
@@ -138,7 +138,7 @@ def _deidentifier(policy: str, *, ours: bool = False) -> "Deidentifier":
 
     settings = load()
     try:
-        key = key_house(settings).open("identity").derive("pseudonym")
+        key = identity_keys(settings, key_house(settings)).derive("pseudonym")
     except ConfigurationError:
         key = secrets.token_bytes(32)
         err.print("no identity key here: pseudonyms shown are not those of an archive", highlight=False)

@@ -190,7 +190,8 @@ def _keys(settings: Settings) -> str:
 
     house = key_house(settings)
     lonely = house.unexported()
-    begun = "; a rotation was cut short: `pacs keys rotate` goes on" if house.rotation_begun() else ""
+    begun = "; a rotation was cut short: `pacs keys rotate` goes on" if house.change("image").begun() else ""
+    begun += "; one was cut short: `pacs keys rotate --identity` goes on" if house.change("identity").begun() else ""
     if lonely:
         names = " and ".join(lonely)
         return f"WARNING: {names} never exported; lose this disk, and backups are noise (`pacs keys export`){begun}"

@@ -5,6 +5,8 @@ import os
 import secrets
 import sys
 import time
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -19,56 +21,70 @@ app = typer.Typer(help="The keys that everything at rest is sealed with.", no_ar
 @app.command()
 def status(as_json: Json = False) -> None:
     """Show which keys are in force, what they wrap, and whether they were ever exported."""
+    from pacs.store import identity_keys
     from pacs.store.certificate import public_key
+    from pacs.upkeep.rotate import sealed_by_others
 
     with open_archive("cli") as (_, archive):
         rows = [
             {"name": one.name, "key_id": one.key_id, "provider": one.provider, "exported": one.exported}
             for one in archive.keys.states()
         ]
-        wrapped = archive.ring.wrapped_with()
-        sealed = archive.quarantine.wrapped_with()
+        wrapped = Counter(archive.ring.wrapped_with())
+        for more in (archive.quarantine.wrapped_with(), identity_keys.wrapped_with(archive.keys.ring)):
+            wrapped.update(more)
         for row in rows:
-            row["wraps"] = wrapped.get(str(row["key_id"]), 0) + sealed.get(str(row["key_id"]), 0)
-        known = {row["key_id"] for row in rows}
-        for key_id in sorted((wrapped.keys() | sealed.keys()) - known):
-            count = wrapped.get(key_id, 0) + sealed.get(key_id, 0)
+            row["wraps"] = wrapped.pop(str(row["key_id"]), 0)
+        for key_id, count in sorted(wrapped.items()):
             rows.append({"name": "another", "key_id": key_id, "provider": "", "exported": "", "wraps": count})
-        half = archive.keys.rotation_begun()
-        public = public_key(archive.keys.open("identity"))
+        half = [name for name in ("image", "identity") if archive.keys.change(name).begun()]
+        before = sealed_by_others(archive)
+        public = public_key(archive.identity)
     columns = {"name": "Key", "key_id": "Id", "provider": "From", "wraps": "Wraps", "exported": "Exported"}
     show(rows, columns=columns, as_json=as_json, empty="")
     if not as_json:
         out.print(f"Certificates are signed for the public key {public}", soft_wrap=True, highlight=False)
-    if half:
-        err.print("pacs: a rotation was cut short; `pacs keys rotate` goes on with it")
+    for name in half:
+        command = "pacs keys rotate" + (" --identity" if name == "identity" else "")
+        err.print(f"pacs: a rotation of the {name} key was cut short; `{command}` goes on with it")
+    if before:
+        err.print(f"pacs: {before} rows are sealed by the first identity key; `pacs keys rotate --identity` seals them anew")
     if any(row["exported"] is False for row in rows):
         err.print("pacs: a key was never exported: lose this disk, and every backup is noise. See `pacs keys export`")
 
 
 @app.command()
-def rotate(as_json: Json = False) -> None:
-    """Put a new image key in force while the archive serves. Only study keys are wrapped anew; no record is touched.
+def rotate(
+    identity: Annotated[
+        bool, typer.Option("--identity", help="Rotate the identity key: pseudonyms, UIDs and date shifts all stay.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Put a new image key, or identity key, in force while the archive serves. Keys are wrapped anew, no record is touched.
 
     Backups made before need the key from before: keep its export.
     """
     from pacs.upkeep import rotate as upkeep
 
     with open_archive("cli") as (_, archive), progress(as_json) as bar:
-        task = bar.add_task("Wrapping study keys", total=archive.ring.size())
-        done = upkeep.rotate(archive, lambda count: bar.update(task, completed=count))
-    row = {
-        "key_id": done.key_id,
-        "study_keys": done.study_keys,
-        "quarantined": done.quarantined,
-        "destroyed": done.destroyed,
-    }
+        if identity:
+            task = bar.add_task("Sealing rows", total=upkeep.sealed_by_others(archive))
+            renewed = upkeep.rotate_identity(archive, lambda count: bar.update(task, completed=count))
+            row = asdict(renewed)
+            said = f"{renewed.key_id} is in force, and every name is as it was; {renewed.resealed} rows were sealed anew"
+        else:
+            task = bar.add_task("Wrapping study keys", total=archive.ring.size())
+            done = upkeep.rotate(archive, lambda count: bar.update(task, completed=count))
+            row = asdict(done)
+            said = f"{done.key_id} is in force: {done.study_keys} study keys and {done.quarantined} quarantined objects"
     if as_json:
         emit([row])
         return
-    out.print(f"{done.key_id} is in force: {done.study_keys} study keys and {done.quarantined} quarantined objects")
-    if done.destroyed:
-        out.print(f"{done.destroyed} is destroyed here; backups made before need its export")
+    out.print(said)
+    if row.get("left"):
+        err.print(f"pacs: {row['left']} rows open neither with this key nor with the one before; they are damaged, and stay")
+    if row["destroyed"]:
+        out.print(f"{row['destroyed']} is destroyed here; backups made before need its export")
         err.print("pacs: export the new key now: pacs keys export")
     else:
         out.print("Put the new key in the place of the old one where you keep it, and start the archive again")

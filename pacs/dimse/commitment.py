@@ -22,6 +22,7 @@ from pacs.logs import get_logger
 from pacs.model.commitment import Commitment
 from pacs.model.errors import ArchiveError, ConfigurationError, IntegrityError, NotFound, NotUnderstood, Unavailable
 from pacs.model.instance import Element, Stored
+from pacs.model.sealed import Kind
 
 log = get_logger(__name__)
 
@@ -42,7 +43,6 @@ ALL_COMMITTED, SOME_FAILED = 1, 2
 """Event Types (PS3.4 Table J.3-2)."""
 _RETRIEVE_AE_TITLE, _CLASS, _INSTANCE = 0x00080054, 0x00081150, 0x00081155
 _TRANSACTION, _FAILURE_REASON, _FAILED, _REFERENCED = 0x00081195, 0x00081197, 0x00081198, 0x00081199
-_CONTEXT = b"mini-pacs storage commitment"
 _LOOK_EVERY_S = 5.0
 _LONGEST_WAIT_S = 3600.0
 _LEASE_S = 600.0
@@ -71,13 +71,12 @@ class Desk:
     def __init__(self, archive: Archive, clock: Callable[[], float] = time.time) -> None:
         self._archive = archive
         self._clock = clock
-        self._keys = archive.keys.open("identity")
         self._bell = threading.Event()
 
     def take(self, ae_title: str, request: Request) -> None:
         """Keep a request; durable on return."""
         sealed = orjson.dumps([request.transaction_uid, request.references])
-        key_id, wrapped = self._keys.wrap_named(sealed, _CONTEXT + ae_title.encode())
+        key_id, wrapped = self._archive.notes.seal(Kind.COMMITMENT, ae_title, sealed)
         transaction = self._archive.deidentifier.pseudonymous_uid(request.transaction_uid)
         self._archive.index.commitments.add(ae_title, transaction, wrapped, key_id, len(request.references))
         self._bell.set()
@@ -130,7 +129,7 @@ class Desk:
         log.info("commitment_reported", ae_title=row.ae_title, count=row.instances, failed=len(failures))
 
     def _opened(self, row: Commitment) -> Request:
-        opened = self._keys.unwrap(row.key_id, row.request, _CONTEXT + row.ae_title.encode())
+        opened = self._archive.notes.open(Kind.COMMITMENT, row.ae_title, row.key_id, row.request)
         transaction_uid, references = orjson.loads(opened)
         return Request(transaction_uid, [(str(one), str(other)) for one, other in references])
 

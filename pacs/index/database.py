@@ -26,6 +26,7 @@ from pacs.index.peers import Peers
 from pacs.index.performed import PerformedSteps
 from pacs.index.quarantine import QuarantineRows
 from pacs.index.recalls import Recalls
+from pacs.index.sealed import SealedRows
 from pacs.index.tallies import Tallies
 from pacs.index.upkeep import Upkeep
 from pacs.index.workitems import Workitems
@@ -68,6 +69,7 @@ class Index:
         self.performed = PerformedSteps(connections)
         self.notifications = Notifications(connections)
         self.quarantine = QuarantineRows(connections)
+        self.sealed = SealedRows(connections)
         self.tallies = Tallies(connections)
         self.access = Access(connections)
         self.upkeep = Upkeep(connections)

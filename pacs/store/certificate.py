@@ -1,6 +1,6 @@
 """Signed statements of the archive: JSON with an Ed25519 signature (RFC 8032) that anyone can check with the public key.
 
-The signing key is derived from the identity key, which is never rotated, so that old statements stay checkable.
+The signing key is derived from the secret *names*, which never changes, so that old statements stay checkable.
 """
 
 import base64

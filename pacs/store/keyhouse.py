@@ -1,12 +1,12 @@
-"""The two key-encryption keys of a home, wherever they come from: made, opened, rotated, exported and brought back.
+"""The two key-encryption keys of a home, wherever they come from: made, opened, exported and brought back.
 
-`image` wraps the study keys and the quarantine's; it can be rotated. `identity` is what pseudonyms are derived from; it cannot,
-because every pseudonym would change. The environment is handed in: rooms do not read it themselves.
+`image` wraps the study keys and the quarantine's, `identity` the two secrets that names are derived from and identities are
+sealed with (`identity_keys.py`). Either gives way to a next one by `keychange.py`. The environment is handed in: rooms do not
+read it themselves.
 """
 
 import contextlib
 import json
-import os
 import secrets
 import sqlite3
 from collections.abc import Mapping
@@ -14,14 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs.model.errors import ConfigurationError
-from pacs.store import providers
-from pacs.store.providers import FileKeyProvider, GivenKeyProvider, LocalKeys, PassphraseKeyProvider, siblings, sync_folder
+from pacs.store import identity_keys, providers
+from pacs.store.identity_keys import IdentityKeys
+from pacs.store.keychange import KeyChange
+from pacs.store.keys import KeyRing
+from pacs.store.providers import FileKeyProvider, GivenKeyProvider, LocalKeys, PassphraseKeyProvider, sync_folder
 from pacs.store.wardens import AwsKms, VaultTransit, Warded, WardedKeyProvider, Warden
 
 NAMES = ("image", "identity")
 PROVIDERS = ("file", "env", "passphrase", "systemd", "aws-kms", "vault")
 SERVICES = ("aws-kms", "vault")
-VARIABLES = {"image": "PACS_KEYS_IMAGE", "image.next": "PACS_KEYS_IMAGE_NEXT", "identity": "PACS_KEYS_IDENTITY"}
+VARIABLES = {
+    "image": "PACS_KEYS_IMAGE",
+    "image.next": "PACS_KEYS_IMAGE_NEXT",
+    "identity": "PACS_KEYS_IDENTITY",
+    "identity.next": "PACS_KEYS_IDENTITY_NEXT",
+}
 PASSPHRASE = "PACS_KEYS_PASSPHRASE"
 SECRETS = frozenset({*VARIABLES.values(), PASSPHRASE})
 """Variables that carry secrets; they are no settings, so that no file and no listing holds them."""
@@ -72,6 +80,11 @@ class KeyHouse:
         """Whether the keys lie in this home; otherwise whoever gives them keeps them."""
         return self._provider in ("file", "passphrase", *SERVICES)
 
+    @property
+    def ring(self) -> Path:
+        """Where the key ring lies, and beside it what the identity key wraps."""
+        return self._folder / "study-keys.db"
+
     def path(self, name: str) -> Path:
         """Return where the key of this name lies, or would lie."""
         return self._folder / f"{name}.key"
@@ -80,7 +93,7 @@ class KeyHouse:
         """Return what would have to be there before the keys can be opened: names of files or variables."""
         if self.kept_here:
             return [self.path(name).name for name in NAMES if not self.path(name).exists()]
-        return [self._given_from(name) for name in NAMES if not self._given(name)]
+        return [self.given_from(name) for name in NAMES if not self.given(name)]
 
     def create(self, name: str) -> None:
         """Make a new random key. Raises `ConfigurationError` if there is one, or if keys are given from outside."""
@@ -89,10 +102,10 @@ class KeyHouse:
         elif self._provider == "passphrase":
             PassphraseKeyProvider.make(self.path(name), self._passphrase())
         elif self._provider in SERVICES:
-            providers.write_key_file(self.path(name), self._text(secrets.token_bytes(providers.KEY_BYTES)))
+            providers.write_key_file(self.path(name), self.new_text())
         else:
             raise ConfigurationError(
-                f"{self._given_from(name)} is missing; `pacs keys generate` prints a new key, which you must keep"
+                f"{self.given_from(name)} is missing; `pacs keys generate` prints a new key, which you must keep"
             )
 
     def open(self, name: str) -> LocalKeys:
@@ -103,64 +116,14 @@ class KeyHouse:
             return PassphraseKeyProvider.unlock(self.path(name), self._passphrase())
         if self._provider in SERVICES:
             return WardedKeyProvider.unseal(self.path(name), self._service().parse)
-        text = self._given(name)
+        text = self.given(name)
         if not text:
-            raise ConfigurationError(f"{self._given_from(name)} is missing; bring the key back from where you keep it")
-        return GivenKeyProvider.parse(text, self._given_from(name), next_text=self._given(f"{name}.next"))
+            raise ConfigurationError(f"{self.given_from(name)} is missing; bring the key back from where you keep it")
+        return GivenKeyProvider.parse(text, self.given_from(name), next_text=self.given(f"{name}.next"))
 
-    # --- rotation of the image key ---------------------------------------------------------------------------------------
-
-    def next_key(self) -> str:
-        """Return the name of the key to rotate to; made here if it is not there yet. Raises `ConfigurationError`."""
-        if self.kept_here:
-            following = siblings(self.path("image"))[1]
-            if not following.exists():
-                providers.write_key_file(following, self._text(secrets.token_bytes(providers.KEY_BYTES)))
-            return providers.key_id_of(self._parse(following))
-        text = self._given("image.next")
-        if not text:
-            raise ConfigurationError(
-                f"give the new key as {self._given_from('image.next')} beside the present one; `pacs keys generate` prints one"
-            )
-        return providers.key_id_of(providers.parse_given(text, self._given_from("image.next")))
-
-    def only_the_end_is_left(self) -> bool:
-        """Tell whether a rotation was cut short after its new key was put in force."""
-        _, following, old = siblings(self.path("image"))
-        return self.kept_here and old.exists() and not following.exists()
-
-    def rotation_begun(self) -> bool:
-        """Tell whether a rotation was begun and has not ended."""
-        return self.kept_here and any(path.exists() for path in siblings(self.path("image"))[1:])
-
-    def swap(self) -> None:
-        """Put the next key in force, and keep the old one beside it. Repeatable after a crash at any point."""
-        here, following, old = siblings(self.path("image"))
-        if not following.exists():
-            return
-        # A link first: at no moment is there no key, and the rename replaces the name in one step.
-        with contextlib.suppress(FileExistsError):
-            os.link(here, old)
-        following.rename(here)
-        sync_folder(self._folder)
-
-    def destroy_old(self) -> str:
-        """Overwrite and remove the key that was rotated away; returns its name, "" if there was none."""
-        _, _, old = siblings(self.path("image"))
-        key_id = ""
-        if old.exists():
-            key_id = providers.key_id_of(self._parse(old))
-            # Out of the way first: half overwritten it would be a key file that nobody can read.
-            old.rename(old.with_suffix(".gone"))
-            sync_folder(self._folder)
-        for gone in self._folder.glob("*.gone"):
-            with gone.open("r+b") as file:
-                file.write(bytes(gone.stat().st_size))
-                file.flush()
-                os.fsync(file.fileno())
-            gone.unlink()
-            sync_folder(self._folder)
-        return key_id
+    def change(self, name: str) -> KeyChange:
+        """Return the change of a key to the next one."""
+        return KeyChange(self, name)
 
     # --- escrow ----------------------------------------------------------------------------------------------------------
 
@@ -177,8 +140,15 @@ class KeyHouse:
         return [state.name for state in self.states() if not state.exported] if self.kept_here else []
 
     def export(self) -> str:
-        """Return both keys as text to be kept apart; `mark_exported` notes that it was."""
-        return _EXPORT_HEAD + "".join(f"[{name}]\n{providers.key_file(self.open(name).reveal())}" for name in NAMES)
+        """Return both keys, and the secrets under the identity key, as text to be kept apart.
+
+        `mark_exported` notes that it was.
+        With the secrets a home that lost its key ring still opens its vault, and a new one gives the same pseudonyms.
+        """
+        found = {name: self.open(name).reveal() for name in NAMES}
+        if self.ring.exists() and identity_keys.there(self.ring):
+            found |= IdentityKeys.open(self.ring, self.open("identity")).secrets()
+        return _EXPORT_HEAD + "".join(f"[{name}]\n{providers.key_file(key)}" for name, key in found.items())
 
     def mark_exported(self, at: float) -> None:
         """Note that the present keys were exported, so that nobody is warned any more."""
@@ -193,24 +163,29 @@ class KeyHouse:
     def bring_back(self, text: str) -> list[str]:
         """Write the keys of an export that are missing here; returns their names.
 
-        Nothing is replaced, and nothing is written unless the image key opens this home's key ring, if there is one. Raises
+        Nothing is replaced, and nothing is written unless the keys open this home's key ring, if there is one. Raises
         `ConfigurationError`.
         """
         if not self.kept_here:
             raise ConfigurationError(f"keys.provider = {self._provider}: the keys are given from outside; put them there")
         keys = self._sections(text)
         written = []
+        held = [keys.pop(name, None) for name in ("names", "seals")]
         for name, key in keys.items():
             path = self.path(name)
             if path.exists():
                 if self.open(name).key_id != providers.key_id_of(key):
                     raise ConfigurationError(f"{path} holds another key; a key is never replaced")
                 continue
-            if name == "image":
-                self._check_ring(key)
+            self._check_ring(name, key)
             written.append(name)
         for name in written:
             providers.write_key_file(self.path(name), self._text(keys[name]))
+        names, seals = held
+        if names and seals and not self.missing():
+            # Where a ring is there, it has its secrets; a new home begins with those of the export.
+            KeyRing.create(self.ring, self.open("image")).close()
+            IdentityKeys(names, seals).keep(self.ring, self.open("identity"))
         return written
 
     def _sections(self, text: str) -> dict[str, bytes]:
@@ -222,25 +197,27 @@ class KeyHouse:
                 found[name] = []
             elif name:
                 found[name].append(line)
-        if not found or not found.keys() <= set(NAMES):
+        if not found or not found.keys() <= {*NAMES, "names", "seals"}:
             raise ConfigurationError("this is not a key export of mini-pacs")
         return {
             name: providers.parse_key_file("\n".join(lines).encode("utf-8", "replace"), Path(f"the export's {name} key"))
             for name, lines in found.items()
         }
 
-    def _check_ring(self, key: bytes) -> None:
-        ring = self._folder / "study-keys.db"
-        if not ring.exists():
+    def _check_ring(self, name: str, key: bytes) -> None:
+        if not self.ring.exists():
             return
         try:
-            with contextlib.closing(sqlite3.connect(f"file:{ring}?mode=ro", uri=True)) as connection:
-                row = connection.execute("SELECT key_id FROM ring").fetchone()
+            with contextlib.closing(sqlite3.connect(f"file:{self.ring}?mode=ro", uri=True)) as connection:
+                in_force = {one for (one,) in connection.execute("SELECT key_id FROM ring")}
         except sqlite3.Error as error:
-            raise ConfigurationError(f"{ring} is not a key ring; bring it back from its backup") from error
-        if row is None or row[0] != providers.key_id_of(key):
+            raise ConfigurationError(f"{self.ring} is not a key ring; bring it back from its backup") from error
+        if name == "identity":
+            # Homes of older releases have nothing there that the identity key wraps.
+            in_force = set(identity_keys.wrapped_with(self.ring)) or {providers.key_id_of(key)}
+        if in_force != {providers.key_id_of(key)}:
             raise ConfigurationError(
-                f"this home's key ring is wrapped with the key {row[0] if row else '?'}, the export holds "
+                f"this home's key ring is wrapped with the key {', '.join(sorted(in_force)) or '?'}, the export holds "
                 f"{providers.key_id_of(key)}: take the export made after the last rotation"
             )
 
@@ -258,7 +235,12 @@ class KeyHouse:
             return self._service().text(key)
         return providers.sealed_key_file(key, self._passphrase())
 
-    def _parse(self, path: Path) -> bytes:
+    def new_text(self) -> str:
+        """Return the text of a key file with a new random key."""
+        return self._text(secrets.token_bytes(providers.KEY_BYTES))
+
+    def parse(self, path: Path) -> bytes:
+        """Return the key of a key file of this house. Raises `ConfigurationError`."""
         content = providers.read_key_file(path)
         if self._provider == "file":
             return providers.parse_key_file(content, path)
@@ -289,12 +271,14 @@ class KeyHouse:
             raise ConfigurationError(f"keys.provider = passphrase: set {PASSPHRASE}, or give the credential `passphrase`")
         return given
 
-    def _given(self, name: str) -> str:
+    def given(self, name: str) -> str:
+        """Return the key that is given from outside under this name, as text; "" if none is."""
         if self._provider == "env":
             return self._environment.get(VARIABLES.get(name, ""), "")
         return self._credential(f"{name}.key")
 
-    def _given_from(self, name: str) -> str:
+    def given_from(self, name: str) -> str:
+        """Return where a key that is given would come from, in words."""
         return VARIABLES[name] if self._provider == "env" else f"the credential {name}.key"
 
     def _credential(self, name: str) -> str:

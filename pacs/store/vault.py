@@ -91,6 +91,30 @@ class Vault:
             raise ConfigurationError(f"{file.path} is not an identity vault that this release knows")
         return cls(folder, file, Seals(provider.unwrap(row[1], row[2], _CONTEXT)), writer)
 
+    @property
+    def wrapped_with(self) -> str:
+        """Name of the key that wraps the vault's secret."""
+        row = self._file.one("SELECT key_id FROM vault")
+        return str(row[0]) if row else ""
+
+    @classmethod
+    def rewrap(cls, folder: Path, provider: KeyProvider) -> bool:
+        """Wrap the vault's secret with the key that `provider` wraps with, if another does; returns whether it was.
+
+        Not a row is touched. Raises as `open`.
+        """
+        vault = cls.open(folder, provider, "")
+        try:
+            with vault._file.overwriting(), vault._transaction() as connection:
+                key_id, wrapped = connection.execute("SELECT key_id, wrapped FROM vault").fetchone()
+                if key_id == provider.key_id:
+                    return False
+                anew = provider.wrap_named(provider.unwrap(key_id, wrapped, _CONTEXT), _CONTEXT)
+                connection.execute("UPDATE vault SET key_id = ?, wrapped = ?", anew)
+                return True
+        finally:
+            vault.close()
+
     def recover(self) -> None:
         """Bring in what the logs hold: after a power cut the database may be older than they are."""
         for path in journal.logs(self._folder):

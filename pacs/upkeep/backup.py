@@ -29,11 +29,15 @@ from pacs.store.sending import digest_of_file
 from pacs.store.tiers import FOLDER as SEGMENTS
 from pacs.upkeep.compact import segments_held
 from pacs.upkeep.repair import Backup
+from pacs.upkeep.rotate import keys_held
 
 log = get_logger(__name__)
 FORMAT = 1
 MANIFEST = "backup.json"
-KEY_FILES = ("keys/image.key", "keys/identity.key", "keys/image.next.key", "keys/image.old.key", "keys/exported.json")
+KEY_FILES = (
+    *(f"keys/{name}{which}.key" for name in ("image", "identity") for which in ("", ".next", ".old")),
+    "keys/exported.json",
+)
 INDEX, DUMP, RING, LEDGER_COPY = "index.db", "index.pgdump", "keys/study-keys.db", f"store/{LEDGER}"
 
 
@@ -84,14 +88,18 @@ def back_up(
     ConfigurationError
         The folder or bucket cannot be used, or PostgreSQL's pg_dump is not there.
     Unavailable
-        A compaction is at work, or the bucket does not answer.
+        A compaction or a rotation is at work, or the bucket does not answer.
     """
     home, bucket = archive.settings.home, place(where)
     if isinstance(bucket, FolderBucket):
         _check_folder(folder_of(where), home)
     if archive.settings.store.url and str(where).rstrip("/").startswith(archive.settings.store.url.rstrip("/")):
         raise ConfigurationError("a backup does not go to the place that it is to replace; give it a prefix of its own")
-    with segments_held(home, exclusive=False), tempfile.TemporaryDirectory(dir=home / "run", prefix="backup-") as staging:
+    with (
+        segments_held(home, exclusive=False),
+        keys_held(home, exclusive=False),
+        tempfile.TemporaryDirectory(dir=home / "run", prefix="backup-") as staging,
+    ):
         return _Copying(archive, bucket, where, Path(staging), on_file or (lambda _: None)).run(with_keys, without_index, whole)
 
 
@@ -130,7 +138,7 @@ class _Copying:
 
     @property
     def _name_of_archive(self) -> str:
-        return self._archive.keys.open("identity").derive("backup").hex()[:32]
+        return self._archive.identity.derive("backup").hex()[:32]
 
     def run(self, with_keys: bool, without_index: bool, whole: bool) -> Report:
         if not without_index:

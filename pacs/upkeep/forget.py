@@ -58,7 +58,7 @@ def resume(archive: Archive) -> list[Path]:
 
 def certificates(archive: Archive) -> list[dict[str, Any]]:
     """Return every certificate there is, each with `genuine`: whether its signature is good."""
-    key = certificate.public_key(archive.keys.open("identity"))
+    key = certificate.public_key(archive.identity)
     found = []
     for path in sorted(_folder(archive).glob("*.json")):
         document = json.loads(path.read_text(encoding="ascii"))
@@ -84,7 +84,7 @@ def _carry_out(archive: Archive, plan: Path) -> Path:
         "method": "study keys destroyed, rows removed, records given up",
         "remains": "quarantined objects; copies of the key ring outside this archive, until they are overwritten",
     }
-    document = certificate.sign(archive.keys.open("identity"), statement)
+    document = certificate.sign(archive.identity, statement)
     path = plan.with_suffix(".json")
     _write(path, document)
     plan.unlink()

@@ -14,6 +14,7 @@ import orjson
 from pacs.archive import Archive
 from pacs.model.errors import InvalidValue, MissingAttribute, MissingValue, NoLongerUpdatable, Unavailable
 from pacs.model.performed import COMPLETED, DISCONTINUED, IN_PROGRESS, PerformedRow
+from pacs.model.sealed import Kind
 from pacs.ports import Clock
 from pacs.workflow.attributes import Attributes, items, key, text, values, without
 from pacs.workflow.worklist import Worklist
@@ -94,10 +95,10 @@ class Performed:
         return self._opened(self._rows.get(self._archive.deidentifier.pseudonymous_uid(sop_instance_uid)))
 
     def _sealed(self, own: str, data_set: Attributes) -> tuple[str, bytes]:
-        return self._archive.notes.seal(f"performed step {own}", orjson.dumps(dict(sorted(data_set.items()))))
+        return self._archive.notes.seal(Kind.PERFORMED, own, orjson.dumps(dict(sorted(data_set.items()))))
 
     def _opened(self, row: PerformedRow) -> Attributes:
-        opened: Attributes = orjson.loads(self._archive.notes.open(f"performed step {row.step_uid}", row.key_id, row.sealed))
+        opened: Attributes = orjson.loads(self._archive.notes.open(Kind.PERFORMED, row.step_uid, row.key_id, row.sealed))
         return opened
 
     def _acquired(self, data_set: Attributes) -> dict[str, list[str]]:

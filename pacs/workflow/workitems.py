@@ -19,6 +19,7 @@ from pacs.archive import Archive
 from pacs.model.errors import DuplicateInstance, InvalidValue, MissingAttribute, NotFound
 from pacs.model.job import Claim, Job, JobState
 from pacs.model.query import AnyOf, Level, Query
+from pacs.model.sealed import Kind
 from pacs.model.workitem import (
     CANCELED,
     COMPLETED,
@@ -355,8 +356,8 @@ class Workitems:
             yield {**described(job, str(opened["uid"]), study, ae_title, only), **opened["data_set"]}
 
     def _sealed(self, job_id: str, content: Mapping[str, Any]) -> tuple[str, bytes]:
-        return self._archive.notes.seal(f"workitem {job_id}", orjson.dumps(content))
+        return self._archive.notes.seal(Kind.WORKITEM, job_id, orjson.dumps(content))
 
     def _opened(self, row: WorkitemRow) -> dict[str, Any]:
-        opened: dict[str, Any] = orjson.loads(self._archive.notes.open(f"workitem {row.job_id}", row.key_id, row.sealed))
+        opened: dict[str, Any] = orjson.loads(self._archive.notes.open(Kind.WORKITEM, row.job_id, row.key_id, row.sealed))
         return opened

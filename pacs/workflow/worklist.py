@@ -15,6 +15,7 @@ import orjson
 
 from pacs.archive import Archive
 from pacs.model.errors import NotUnderstood
+from pacs.model.sealed import Kind
 from pacs.model.worklist import WorklistRow
 from pacs.ports import Clock
 from pacs.workflow import matching
@@ -138,7 +139,7 @@ class Worklist:
         step = items(made, _STEP)[0]
         named = [text(made, one) for one in ("PatientID", "AccessionNumber", "RequestedProcedureID")]
         item_id = notes.digest("worklist item", *named, text(step, "ScheduledProcedureStepID"))[:16]
-        key_id, sealed = notes.seal(f"worklist {item_id}", orjson.dumps(made))
+        key_id, sealed = notes.seal(Kind.WORKLIST, item_id, orjson.dumps(made))
         digests = [
             notes.digest(keyword, said)
             for where, keywords in ((made, _FOUND_BY), (step, _FOUND_BY_STEP))
@@ -149,7 +150,7 @@ class Worklist:
         return item_id
 
     def _opened(self, row: WorklistRow) -> Item:
-        found = orjson.loads(self._archive.notes.open(f"worklist {row.item_id}", row.key_id, row.sealed))
+        found = orjson.loads(self._archive.notes.open(Kind.WORKLIST, row.item_id, row.key_id, row.sealed))
         step = with_values(items(found, _STEP)[0], {"ScheduledProcedureStepStatus": _STATUS[row.state]})
         return Item(row.item_id, row.state, {**found, key(_STEP): {"vr": "SQ", "Value": [step]}})
 

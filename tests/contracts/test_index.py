@@ -505,6 +505,31 @@ class IndexContract:
         """The health check asks the database itself."""
         index.ping()
 
+    # --- sealed rows ---
+
+    def test_sealed_rows_are_counted_and_replaced_in_one_way(self, index: Index) -> None:
+        """Of all four kinds, in batches; a row that was changed or forgotten meanwhile is left as it is."""
+        for number in range(5):
+            index.worklist.put(f"item{number}", "old", b"worklist %d" % number, ["d"])
+        index.performed.add("2.25.5", "CT1", "2.25.6", "old", b"performed")
+        (job,) = index.jobs.add([new_job()])
+        index.workitems.add(job, "digest", "old", b"workitem")
+        asked = index.commitments.add("CT1", "2.25.7", b"asked", "old", 1)
+        ended = index.commitments.add("CT1", "2.25.8", b"forgotten", "old", 1)
+        index.commitments.end(ended, "reported", attempts=1)
+        index.worklist.put("new", "new", b"worklist", ["d"])
+        assert index.sealed.sealed_with() == {"old": 8, "new": 1}
+
+        rows = [row for batch in index.sealed.under_others("new", batch=2) for row in batch]
+        index.worklist.put("item1", "new", b"changed", ["d"])
+        index.worklist.remove(["item2"])
+        done = {row.row_id: index.sealed.replace(row, "new", row.sealed + b" anew") for row in rows}
+
+        assert {row.row_id: row.bound_to for row in rows if row.row_id == asked} == {asked: "CT1"}
+        assert done == {row.row_id: row.row_id not in ("item1", "item2") for row in rows} and len(done) == 8
+        assert index.worklist.get("item0").sealed == b"worklist 0 anew" and index.worklist.get("item1").sealed == b"changed"
+        assert index.sealed.sealed_with() == {"new": 8} and not list(index.sealed.under_others("new"))
+
 
 class TestSqlite(IndexContract):
     """The index over SQLite."""

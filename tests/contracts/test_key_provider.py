@@ -14,12 +14,15 @@ from transit import TOKEN, transit
 from pacs.ingest import ingest
 from pacs.model.errors import ConfigurationError, Unavailable
 from pacs.ports import KeyProvider
-from pacs.store import providers
+from pacs.store import identity_keys, providers
+from pacs.store.identity_keys import IdentityKeys
 from pacs.store.keyhouse import KeyHouse
+from pacs.store.keys import KeyRing
+from pacs.store.providers import LocalKeys
 from pacs.store.wardens import Warded
 from pacs.upkeep.rotate import rotate
 
-IMAGE, NEXT, IDENTITY = (bytes([number]) * 32 for number in (1, 2, 3))
+IMAGE, NEXT, IDENTITY, OTHER = (bytes([number]) * 32 for number in (1, 2, 3, 4))
 
 
 class KeyProviderContract:
@@ -85,6 +88,29 @@ class KeyProviderContract:
         assert provider.wrap_named(b"k" * 32, b"here")[0] == providers.key_id_of(NEXT)
         with pytest.raises(ConfigurationError):
             provider.use("0" * 16)
+
+    def test_the_identity_key_gives_way_and_what_it_wraps_stays(self, tmp_path: Path) -> None:
+        """The next one opens both secrets, and names and seals are as before; the old one opens nothing, and goes."""
+        house = self.house(tmp_path, following=NEXT)
+        KeyRing.create(house.ring, house.open("image")).close()
+        held = IdentityKeys.fresh()
+        held.keep(house.ring, house.open("identity"))
+        sealed = held.wrap(b"row", b"here")
+
+        change = house.change("identity")
+        new = change.next_key()
+        assert identity_keys.rewrap(house.ring, house.open("identity"), new) == 2
+        change.swap()
+        destroyed = change.destroy_old()
+
+        assert identity_keys.wrapped_with(house.ring) == {new: 2}
+        assert new != providers.key_id_of(IDENTITY) and (house.kept_here is bool(destroyed))
+        after = IdentityKeys.open(house.ring, house.open("identity"))
+        assert after.unwrap(held.key_id, sealed, b"here") == b"row"
+        assert after.derive("pseudonym") == held.derive("pseudonym")
+        with pytest.raises(ConfigurationError):
+            IdentityKeys.open(house.ring, LocalKeys(IDENTITY))
+        assert identity_keys.rewrap(house.ring, house.open("identity"), new) == 0
 
     def test_no_key_shows(self, tmp_path: Path) -> None:
         """Neither repr nor name tells a key, and the two keys of a house are not one."""
@@ -173,7 +199,9 @@ class TestEnvironment(KeyProviderContract):
 
     def house(self, folder: Path, *, image: bytes = IMAGE, following: bytes | None = None) -> KeyHouse:
         environment = {"PACS_KEYS_IMAGE": encoded(image), "PACS_KEYS_IDENTITY": encoded(IDENTITY)}
-        return KeyHouse(folder, "env", environment | ({"PACS_KEYS_IMAGE_NEXT": encoded(following)} if following else {}))
+        if following:
+            environment |= {"PACS_KEYS_IMAGE_NEXT": encoded(following), "PACS_KEYS_IDENTITY_NEXT": encoded(OTHER)}
+        return KeyHouse(folder, "env", environment)
 
     def nothing(self, folder: Path) -> KeyHouse:
         return KeyHouse(folder, "env", {})
@@ -195,6 +223,7 @@ class TestCredentials(KeyProviderContract):
         (folder / "identity.key").write_text(encoded(IDENTITY) + "\n")
         if following:
             (folder / "image.next.key").write_text(encoded(following))
+            (folder / "identity.next.key").write_text(encoded(OTHER))
         return self.nothing(folder)
 
     def nothing(self, folder: Path) -> KeyHouse:

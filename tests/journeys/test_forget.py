@@ -54,7 +54,7 @@ def test_nothing_of_a_forgotten_study_is_left(tmp_path: Path) -> None:
             upkeep.belongings(archive, study_instance_uids=[study])
 
         document = json.loads(path.read_text())
-        public = certificate.public_key(archive.keys.open("identity"))
+        public = certificate.public_key(archive.identity)
         assert certificate.is_genuine(document, public)
         assert document["studies"][0]["study_instance_uid"] == study
         assert document["studies"][0]["instances"] == 5
@@ -137,7 +137,7 @@ def test_a_forgetting_that_was_cut_short_is_finished(tmp_path: Path, step: str, 
     with making.archive(tmp_path / "home") as archive:
         (path,) = upkeep.resume(archive)
         assert upkeep.resume(archive) == []
-        assert certificate.is_genuine(json.loads(path.read_text()), certificate.public_key(archive.keys.open("identity")))
+        assert certificate.is_genuine(json.loads(path.read_text()), certificate.public_key(archive.identity))
         assert json.loads(path.read_text())["studies"][0]["instances"] == 5
         assert study not in {one.study_instance_uid for one in archive.index.studies()}
         assert archive.vault is not None and archive.vault.of_study(study) is None

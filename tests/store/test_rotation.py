@@ -87,8 +87,9 @@ def test_a_rotation_that_was_cut_short_is_finished(tmp_path: Path, step: str) ->
         archive.quarantine.keep(making.received(making.dataset()), "Quarantined", "for the test")
         old_id = archive.image_key_id
         house, ring = archive.keys, archive.ring
+        change = house.change("image")
         image = ring.provider
-        new = house.next_key()
+        new = change.next_key()
         if step != "next_key":
             image.use(new)
             if step == "batch":
@@ -100,7 +101,7 @@ def test_a_rotation_that_was_cut_short_is_finished(tmp_path: Path, step: str) ->
         if step == "swap":
             os.link(house.path("image"), home / "keys" / "image.old.key")
         if step in ("swapped", "reseal", "destroy_old"):
-            house.swap()
+            change.swap()
         if step in ("reseal", "destroy_old"):
             for one in archive.quarantine.files():
                 archive.quarantine.reseal(one)
@@ -109,14 +110,14 @@ def test_a_rotation_that_was_cut_short_is_finished(tmp_path: Path, step: str) ->
                 pass
 
     with making.archive(home) as archive:
-        assert archive.keys.rotation_begun()
+        assert archive.keys.change("image").begun()
         assert list(verify(archive, deep=True)) == []
         put(archive, 2)
         done = rotate(archive)
         assert done.key_id == new
         assert archive.ring.wrapped_with().keys() == archive.quarantine.wrapped_with().keys() == {new}
     with making.archive(home) as archive:
-        assert not archive.keys.rotation_begun()
+        assert not archive.keys.change("image").begun()
         assert archive.image_key_id == new
         assert list(verify(archive, deep=True)) == []
 
@@ -165,7 +166,7 @@ def test_ten_thousand_studies_rotate_and_one_is_forgotten(tmp_path: Path) -> Non
         made = {f"2.25.{number}": ring_key(ring, f"2.25.{number}") for number in range(10_000)}
     sealed = sealing.seal(Sealer(ring), sealing.encoded())
     image = ring.provider
-    image.use(house.next_key())
+    image.use(house.change("image").next_key())
 
     assert ring.rewrap(image) == 10_000
 
