@@ -3,6 +3,8 @@
 import multiprocessing
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,16 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     """The message says which file cannot be used."""
     with pytest.raises(ConfigurationError, match="no-folder"):
         schema.upgrade(f"sqlite:///{tmp_path}/no-folder/index.db")
+
+
+def test_the_revisions_are_read_as_alembic_reads_them() -> None:
+    """Processes that only ask for the newest revision do not import Alembic; what they read is the same chain."""
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(schema._config())
+
+    assert schema.head() == scripts.get_current_head()
+    chain = {one.revision: str(one.down_revision) for one in scripts.walk_revisions()}
+    assert schema._revisions() == chain
+    asked = "import sys, pacs.archive; print(sorted({'alembic', 'highdicom', 'mako'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout == "[]\n"
