@@ -13,9 +13,10 @@ from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 
 from pacs.model.errors import ConfigurationError, Unavailable
+from pacs.model.job import SEND
 
 TASK = "pacs.run"
-QUEUES = ("cpu", "heavy", "gpu")
+QUEUES = ("cpu", "heavy", "gpu", SEND)
 TRANSPORTS = ("redis", "rediss", "redis+socket", "amqp", "amqps", "memory")
 VISIBILITY_S = 12 * 3600
 """Redis gives a message that is not acknowledged in this time to somebody else (celery#5935): longer than any job may run."""

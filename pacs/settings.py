@@ -222,7 +222,10 @@ class ProcessingSettings:
     timeout_s: float = _setting(1800.0, "Longest a job may run.")
     memory_mb: int = _setting(6144, "Most memory, in MiB, that a job's process may map.")
     scratch: str = _setting("", "Folder for the files of jobs that need some; empty: one in memory (/dev/shm), else they fail.")
-    queues: str = _setting("cpu heavy gpu", "Queues that the worker takes jobs from; heavy: gigabytes or minutes.")
+    queues: str = _setting(
+        "cpu heavy gpu send", "Queues that the worker takes jobs from; heavy: gigabytes or minutes; send: to peers."
+    )
+    senders: int = _setting(4, "Sends to peers at once, in a lane beside the jobs; to one peer at most half as many.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,6 +471,8 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(f"{name} must be between 0 and 65535")
     if dicom.receivers < 0:
         raise ConfigurationError("dicom.receivers must not be negative")
+    if settings.processing.senders < 1:
+        raise ConfigurationError("processing.senders must be at least 1")
     if settings.store.large_mb < 1:
         raise ConfigurationError("store.large_mb must be at least 1")
     for name, value, allowed in (

@@ -1,7 +1,8 @@
 """Celery's entry: `main(settings)` is the process `pacs worker`; its pool children run one job at a time.
 
 A pool child opens the archive once, under a writer name of its own, and runs each job in an isolated process of its own
-(`pacs.processing.runner`). Everything dies with the supervisor: the worker and its pool share a process group, a pool child
+(`pacs.processing.runner`). A worker of sends alone has threads instead: a send waits for others, and computes nothing that
+could take its process along. Everything dies with the supervisor: the worker and its pool share a process group, a pool child
 asks the kernel to end it with its worker, and the isolated process holds a pipe whose other end is the pool child's.
 """
 
@@ -17,6 +18,7 @@ from pacs import logs
 from pacs.archive import Archive
 from pacs.dimse import push as dimse_push
 from pacs.model.errors import ConfigurationError
+from pacs.model.job import SEND
 from pacs.processing.api import Spec
 from pacs.processing.child import THREAD_VARIABLES, warm_up
 from pacs.processing.registry import discover
@@ -27,6 +29,7 @@ from pacs.web import push as web_push
 
 log = logs.get_logger(__name__)
 TRIES = 8
+SENDER = "sender"
 CARRIERS = {"dicom": dimse_push.carry, "web": web_push.carry}
 
 
@@ -36,6 +39,8 @@ class _Pool:
     archive: Archive | None = None
     registry: dict[str, Spec] | None = None
     stop = threading.Event()
+    name = "worker"
+    opening = threading.Lock()
 
 
 @shared_task(name=TASK)
@@ -43,24 +48,38 @@ def run(job_id: str) -> None:
     """Run one job; the row says how it ended."""
     if _Pool.stop.is_set():
         return  # the row stays queued; it is rung for again
-    if _Pool.archive is None or _Pool.registry is None:
-        settings = load()
-        _Pool.registry = discover(settings.plugins_path)
-        _Pool.archive = Archive.open(settings, writer=_writer())
+    archive, registry = _opened()
     # The bell says that there is work; which is first, the rows say. Whoever loses the race for one looks for the next.
-    jobs = _Pool.archive.index.jobs
     for _ in range(TRIES):
-        chosen = jobs.first_due(job_id)
+        chosen = archive.index.jobs.first_due(job_id)
         if chosen is None:
             return
-        state = run_job(_Pool.archive, _Pool.registry, chosen, worker=_writer(), stop=_Pool.stop, carriers=CARRIERS)
+        state = run_job(archive, registry, chosen, worker=_writer(), stop=_Pool.stop, carriers=CARRIERS)
         if state is not None:
             return
 
 
-def main(settings: Settings) -> int:
-    """Work until SIGTERM; running jobs go back to the queue then. Returns the exit code."""
+def _opened() -> tuple[Archive, dict[str, Spec]]:
+    """Return the archive and the processors, which the first job of this process finds unopened."""
+    with _Pool.opening:
+        if _Pool.archive is None or _Pool.registry is None:
+            settings = load()
+            # Who only sends needs no processors, nor their libraries in memory.
+            _Pool.registry = {} if _Pool.name == SENDER else discover(settings.plugins_path)
+            _Pool.archive = Archive.open(settings, writer=_writer())
+        return _Pool.archive, _Pool.registry
+
+
+def main(settings: Settings, queues: str = "") -> int:
+    """Work until SIGTERM; running jobs go back to the queue then. Returns the exit code.
+
+    `queues` are those to take jobs from, instead of `processing.queues`.
+    """
+    chosen = _queues(queues or settings.processing.queues)
+    sends = chosen == [SEND]
+    _Pool.name = SENDER if sends else "worker"
     concurrency = settings.processing.concurrency or max(1, (os.cpu_count() or 2) // 2)
+    concurrency = settings.processing.senders if sends else concurrency
     threads = str(max(1, (os.cpu_count() or 1) // concurrency))
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, threads)
@@ -68,9 +87,9 @@ def main(settings: Settings) -> int:
     os.environ.update(as_environment(settings))
     app = make_app(broker_url(settings.broker.url, settings.home))
     worker = app.Worker(
-        queues=_queues(settings.processing.queues),
+        queues=chosen,
         concurrency=concurrency,
-        pool="prefork",
+        pool="threads" if sends else "prefork",
         hostname=f"pacs-{os.getpid()}@%h",
         quiet=True,
         without_gossip=True,
@@ -81,6 +100,9 @@ def main(settings: Settings) -> int:
 
     def hand_back(**_: Any) -> None:
         # Warm shutdown waits for running tasks; ours need not run to their end, because the row brings them back.
+        if sends:
+            _Pool.stop.set()
+            return
         for process in list(getattr(getattr(worker.pool, "_pool", None), "_pool", [])):
             try:
                 os.kill(process.pid, signal.SIGTERM)
@@ -90,6 +112,7 @@ def main(settings: Settings) -> int:
     signals.worker_shutting_down.connect(hand_back, weak=False)
     log.info("worker_started", count=concurrency)
     worker.start()
+    _close()
     return int(worker.exitcode or 0)
 
 
@@ -115,10 +138,14 @@ def _pool_child_started(**_: Any) -> None:
 
 @signals.worker_process_shutdown.connect(weak=False)
 def _pool_child_ends(**_: Any) -> None:
+    _close()
+
+
+def _close() -> None:
     if _Pool.archive is not None:
         _Pool.archive.close()
         _Pool.archive = None
 
 
 def _writer() -> str:
-    return f"worker-{getattr(current_process(), 'index', 0)}"
+    return f"{_Pool.name}-{getattr(current_process(), 'index', 0)}"

@@ -1,5 +1,6 @@
 """`pacs jobs`: what processing has done, is doing and will do; again, otherwise, side by side, or as a bundle."""
 
+import datetime
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ COLUMNS = {
     "state": "State",
     "reason": "Reason",
     "attempt": "Try",
+    "next_try": "Next",
     "study_instance_uid": "Study",
     "series_instance_uid": "Series",
 }
@@ -170,6 +172,7 @@ def as_row(job: Job) -> dict[str, Any]:
         "state": job.state.value,
         "reason": job.reason,
         "attempt": job.attempt,
+        "next_try": _next_try(job),
         "study_instance_uid": job.study_instance_uid,
         "series_instance_uid": job.series_instance_uids[0] if len(job.series_instance_uids) == 1 else "",
         "series_instance_uids": list(job.series_instance_uids),
@@ -180,6 +183,13 @@ def as_row(job: Job) -> dict[str, Any]:
         "completion": job.completion,
         "progress": round(job.progress, 3),
     }
+
+
+def _next_try(job: Job) -> str:
+    """When a job that waits for something is tried next; "" where it is due."""
+    if job.state is not JobState.QUEUED or job.due_at <= time.time() + 1:
+        return ""
+    return datetime.datetime.fromtimestamp(job.due_at, datetime.UTC).isoformat(timespec="seconds")
 
 
 def _wait(archive: "Archive", timeout_s: float, quiet: bool) -> bool:

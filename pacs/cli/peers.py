@@ -84,6 +84,7 @@ def add(
 def list_peers(as_json: Json = False) -> None:
     """List the peers."""
     with open_archive("cli") as (_, archive):
+        away = archive.index.away.list()
         rows = [
             {
                 "ae_title": peer.ae_title,
@@ -93,6 +94,7 @@ def list_peers(as_json: Json = False) -> None:
                 "may": sorted(peer.may),
                 "identity": peer.identity,
                 "options": sorted(peer.options),
+                "away": asdict(away[peer.ae_title]) if peer.ae_title in away else None,
             }
             for peer in archive.index.peers.list()
         ]
@@ -127,6 +129,9 @@ def echo(ae_title: Annotated[str, typer.Argument(metavar="AET")], as_json: Json 
         if peer.url:
             raise fail(f"{ae_title} is a DICOMweb server, which has no C-ECHO; try it with `pacs push`", 2)
         found = scu.verify(settings.dicom, peer)
+        if found.answers:
+            # What waits to be sent to it need not wait any longer.
+            archive.index.away.reached(peer.ae_title)
     if as_json:
         emit([{"ae_title": peer.ae_title, **asdict(found)}])
     elif found.answers:

@@ -102,12 +102,20 @@ def schedule() -> None:
         run_scheduler(settings, stop)
 
 
-def worker() -> None:
-    """Run a processing worker alone; start as many as you like, on any machine that reaches database, broker and store."""
+def worker(
+    queues: Annotated[
+        str,
+        typer.Option(
+            metavar="QUEUE,QUEUE",
+            help="Take jobs from these queues, not those of processing.queues; with `send` alone it only sends to peers.",
+        ),
+    ] = "",
+) -> None:
+    """Run a worker alone; start as many as you like, on any machine that reaches database, broker and store."""
     from pacs.worker import main
 
-    with _child("worker") as settings:
-        main(settings)
+    with _child("sender" if queues == "send" else "worker") as settings:
+        main(settings, queues)
 
 
 def health(

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pacs.index import complete, feed, held, overview, schema, search, succession, write
 from pacs.index import tables as t
 from pacs.index.access import Access
+from pacs.index.away import PeersAway
 from pacs.index.chains import Chains
 from pacs.index.commitments import Commitments
 from pacs.index.connections import Connections
@@ -59,6 +60,7 @@ class Index:
         self._connections = connections
         self._conflict = conflict
         self.jobs = Jobs(connections)
+        self.away = PeersAway(connections)
         self.chains = Chains(connections, self.jobs)
         self.recalls = Recalls(connections)
         self.lineage = Lineage(connections)

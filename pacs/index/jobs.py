@@ -18,7 +18,7 @@ from pacs.model.errors import NotFound
 from pacs.model.job import Claim, Job, JobState, NewJob
 
 OPEN = (JobState.QUEUED.value, JobState.RUNNING.value)
-_OURS = ("owner", "lease_until", "due_at", "dispatched_at", "outdated", "followed")
+_OURS = ("owner", "lease_until", "dispatched_at", "outdated", "followed")
 _COLUMNS = [column for column in t.job.c if column.name not in _OURS]
 
 
@@ -185,6 +185,22 @@ class Jobs:
         with self._connections.read() as connection:
             found = dict(connection.execute(statement).tuples().all())
         return {job_id: found[job_id] for job_id in job_ids if job_id in found}
+
+    def sends_under_way(self, job_ids: Collection[str], since: float) -> tuple[dict[str, str], dict[str, int]]:
+        """Return the processors of these jobs, and how many jobs of each run or were announced after `since`."""
+        chosen = sa.select(t.job.c.job_id, t.job.c.processor).where(self._connections.one_of(t.job.c.job_id, job_ids))
+        with self._connections.read() as connection:
+            processors = dict(connection.execute(chosen).tuples().all())
+            announced = sa.and_(t.job.c.state == JobState.QUEUED.value, t.job.c.dispatched_at > since)
+            counted = (
+                sa.select(t.job.c.processor, sa.func.count())
+                .where(
+                    self._connections.one_of(t.job.c.processor, set(processors.values())),
+                    sa.or_(t.job.c.state == JobState.RUNNING.value, announced),
+                )
+                .group_by(t.job.c.processor)
+            )
+            return processors, dict(connection.execute(counted).tuples().all())
 
     def begun(self, rule: str, since: float) -> tuple[int, list[float]]:
         """Return how many jobs of a rule run now, and when those that were begun after `since` were, oldest first."""

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from pacs.index import feed
 from pacs.index import tables as t
+from pacs.index.away import forget
 from pacs.index.connections import Connections, Row
 from pacs.model.errors import NotFound
 from pacs.model.peer import IDENTITIES, Peer, checked
@@ -35,6 +36,8 @@ class Peers:
         with self._connections.write() as connection:
             known = connection.execute(sa.select(t.peer.c.ae_title).where(t.peer.c.ae_title == title)).first() is not None
             connection.execute(statement.on_conflict_do_update(index_elements=["ae_title"], set_=row))
+            # What was wrong with it may have been mended by this.
+            forget(connection, title, self._connections.clock())
             self._note(connection, "peer_changed" if known else "peer_added", title, by, **row)
 
     def remove(self, ae_title: str, *, by: str = "cli") -> None:
@@ -43,6 +46,7 @@ class Peers:
         with self._connections.write() as connection:
             if connection.execute(sa.delete(t.peer).where(t.peer.c.ae_title == title)).rowcount != 1:
                 raise NotFound(f"there is no peer {title}; `pacs peers list` shows those there are")
+            forget(connection, title, self._connections.clock())
             self._note(connection, "peer_removed", title, by)
 
     def get(self, ae_title: str) -> Peer | None:

@@ -277,6 +277,17 @@ peer = sa.Table(
     _key("url"),
 )
 
+# Peers that did not answer when something was to be sent: `tries` in a row, the next at `until`.
+peer_away = sa.Table(
+    "peer_away",
+    metadata,
+    sa.Column("ae_title", Key, primary_key=True),
+    sa.Column("since", Time, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("until", Time, nullable=False),
+    sa.Column("reason", Key, nullable=False),
+)
+
 # How often a service answered with a status, since the home was made.
 tally = sa.Table(
     "tally",

@@ -5,6 +5,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+SEND = "send"
+"""The queue of sends to peers: they wait for others, so they have a lane of their own."""
+
+
+def sending_to(ae_title: str) -> str:
+    """Return the processor of the jobs that send to a peer: jobs to two peers do not supersede each other."""
+    return f"{SEND}:{ae_title}"
+
 
 class JobState(StrEnum):
     """queued ▶ running ▶ one of the ends.
@@ -48,7 +56,10 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as the table has it. `progress` is 0.0 to 1.0, `note` what it is doing; times are seconds since the epoch, UTC."""
+    """A job as the table has it. `progress` is 0.0 to 1.0, `note` what it is doing; times are seconds since the epoch, UTC.
+
+    `due_at` is when it may begin, or be tried again, where it is queued.
+    """
 
     job_id: str
     job_key: str
@@ -73,6 +84,7 @@ class Job:
     step: str = ""
     subject: str = ""
     priority: int = 5
+    due_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,3 +181,15 @@ class HeldSeries:
     generation: int
     pending: tuple[str, ...]
     completion: str
+
+
+LONGEST_WAIT_S = 3600.0
+
+
+def wait_s(first_s: float, tries: int) -> float:
+    """Return how long to wait after so many tries: `first_s`, doubled from try to try, an hour at the most.
+
+    >>> [wait_s(5.0, tries) for tries in (1, 2, 3, 40)]
+    [5.0, 10.0, 20.0, 3600.0]
+    """
+    return min(first_s * 2.0 ** min(tries - 1, 32), LONGEST_WAIT_S)

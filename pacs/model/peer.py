@@ -56,6 +56,16 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class Away:
+    """A peer that did not answer, `tries` times in a row; the next is at `until`. Times are seconds since the epoch, UTC."""
+
+    since: float
+    tries: int
+    until: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Echoed:
     """What came of asking a peer for a C-ECHO: whether it answers, what happened in words, and how long that took."""
 

@@ -35,7 +35,7 @@ _GONE_S = 30.0
 class Outcome:
     """How a run ended. `retry` where the failure may pass; `blameless` where it is the archive's, and tries do not count.
 
-    `ended` where the job's row says already how it ended.
+    `ended` where the job's row says already how it ended; `retry_in_s`, in how long, where that is known.
     """
 
     state: JobState
@@ -43,6 +43,7 @@ class Outcome:
     retry: bool = False
     blameless: bool = False
     ended: bool = False
+    retry_in_s: float | None = None
     received: Sequence[Received] = field(default_factory=tuple, repr=False)
 
 

@@ -21,7 +21,7 @@ from pacs.ingest import ingest_derived
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, NotFound, NotTranscodable, Unavailable
 from pacs.model.instance import Buffer, Origin, Received, Stored
-from pacs.model.job import Claim, Job, JobState, MadeBy
+from pacs.model.job import Claim, Job, JobState, MadeBy, wait_s
 from pacs.processing import cleaning, scratch, sending, session, wire
 from pacs.processing.api import ParameterError, Spec
 from pacs.processing.child import Heartbeat, LeaseLost, Outcome, Stopped, check, child
@@ -32,7 +32,6 @@ from pacs.retrieve import data_set
 log = get_logger(__name__)
 REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 """What the SOP Class UIDs of structured reports begin with (PS3.6 A)."""
-_LONGEST_BACKOFF_S = 3600.0
 
 
 def run_job(
@@ -135,8 +134,8 @@ def _end(archive: Archive, job: Job, claim: Claim, outcome: Outcome) -> JobState
     elif outcome.state is JobState.SKIPPED:
         jobs.skip(claim, outcome.reason)
     elif outcome.retry and (outcome.blameless or job.attempt < settings.attempts):
-        wait_s = min(settings.backoff_s * 2 ** min(job.attempt - 1, 16), _LONGEST_BACKOFF_S)
-        jobs.fail(claim, outcome.reason, retry_in_s=wait_s)
+        usual_s = wait_s(settings.backoff_s, job.attempt)
+        jobs.fail(claim, outcome.reason, retry_in_s=usual_s if outcome.retry_in_s is None else outcome.retry_in_s)
         return JobState.QUEUED
     else:
         jobs.fail(claim, outcome.reason, retry_in_s=None)

@@ -28,7 +28,7 @@ from pacs.processing.planning import Headers, Planner, new_job, study_inputs
 from pacs.processing.registry import discover
 from pacs.processing.routes import Route, load_routes, routes_path
 from pacs.processing.rules import Rule
-from pacs.processing.sending import PREFIX, send_job
+from pacs.processing.sending import PREFIX, permitted, send_job
 from pacs.processing.stored_headers import HeaderReader
 from pacs.processing.watched import Watched
 from pacs.queue import CeleryQueue, broker_url
@@ -140,7 +140,7 @@ class Scheduler:
         now = self._clock()
         due = self._index.jobs.due(now, AT_ONCE, attempts=self._settings.attempts, patience=self._patience)
         if due:
-            due = self._permitted(due, now)
+            due = permitted(self._index, self._permitted(due, now), now, self._settings.senders)
         rung: list[str] = []
         try:
             for job_id, queue in due:

@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from pacs import reidentify
@@ -18,16 +19,18 @@ from pacs.index.database import Index
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, NotAuthorized, NotFound, Unavailable
 from pacs.model.instance import Stored
-from pacs.model.job import Claim, Job, JobState, NewJob
+from pacs.model.job import SEND, Claim, Job, JobState, NewJob, sending_to, wait_s
 from pacs.model.peer import Peer
 from pacs.processing.child import Heartbeat, Outcome, check
 from pacs.reidentify import Originals
 
 log = get_logger(__name__)
-PREFIX = "send:"
-"""A sending job's processor is this and the peer's AE title: jobs to two peers do not supersede each other."""
+PREFIX = sending_to("")
 VERSION = "1"
-QUEUE = "cpu"
+PATIENCE_S = 2.0
+ANNOUNCED_S = 30.0
+"""How long an announced send counts as one that is about to begin."""
+WAITS_FOR_OTHERS = "waits for other sends to the same peer"
 
 
 @dataclass(slots=True)
@@ -79,11 +82,11 @@ def send_job(
     unique = ["send", ae_title, index.inputs_digest(series_instance_uids)]
     return NewJob(
         job_key=hashlib.sha256(json.dumps(unique).encode()).hexdigest(),
-        processor=f"{PREFIX}{ae_title}",
+        processor=sending_to(ae_title),
         version=VERSION,
         parameters={},
         rule=rule,
-        queue=QUEUE,
+        queue=SEND,
         study_instance_uid=study_instance_uid,
         series_instance_uids=tuple(series_instance_uids),
         completion=completion,
@@ -132,10 +135,50 @@ def attempt(
         delivery = carry(archive, peer, instances, _originals(archive, peer, len(instances)), progress)
     except Unavailable as error:
         # The message names the peer, its address and what happened; nothing of a data set.
-        return Outcome(JobState.FAILED, str(error)[:200], retry=again, blameless=again)
+        reason, settings = str(error)[:200], archive.settings
+        later_s = archive.index.away.unreachable(
+            peer.ae_title,
+            reason,
+            wait_s=partial(wait_s, settings.processing.backoff_s),
+            attempts=settings.dicom.send_attempts,
+        )
+        return Outcome(JobState.FAILED, reason, retry=again, blameless=again, retry_in_s=later_s)
     except (NotAuthorized, ArchiveError) as error:
         return Outcome(JobState.FAILED, f"{type(error).__name__}: {error}"[:200])
+    archive.index.away.reached(peer.ae_title)
     return _outcome(peer, len(instances), delivery, again)
+
+
+def permitted(index: Index, due: Sequence[tuple[str, str]], now: float, at_once: int) -> list[tuple[str, str]]:
+    """Leave out the sends that must wait: for a peer that is away, but for one that tries it; or for others to the same peer.
+
+    Parameters
+    ----------
+    due : sequence of (job id, queue)
+        What is to be announced; jobs of other queues stay.
+    at_once : int
+        How many sends there may be at once; to one peer half as many, so that a slow one does not fill the lane.
+    """
+    sends = [job_id for job_id, queue in due if queue == SEND]
+    if not sends:
+        return list(due)
+    processors, busy = index.jobs.sends_under_way(sends, now - ANNOUNCED_S)
+    away = index.away.list()
+    late: dict[tuple[float, str], list[str]] = {}
+    for job_id in sends:
+        processor = processors.get(job_id, "")
+        gone = away.get(peer_of(processor))
+        if gone is not None and gone.until > now:
+            late.setdefault((gone.until, gone.reason), []).append(job_id)
+        elif busy.get(processor, 0) >= (1 if gone is not None else max(1, at_once // 2)):
+            # What `reached` or `unreachable` says of the peer moves these on, so they need not ask often.
+            late.setdefault((now + PATIENCE_S, gone.reason if gone else WAITS_FOR_OTHERS), []).append(job_id)
+        else:
+            busy[processor] = busy.get(processor, 0) + 1
+    for (until, reason), job_ids in late.items():
+        index.jobs.postpone(job_ids, until, reason)
+    waiting = {job_id for job_ids in late.values() for job_id in job_ids}
+    return [(job_id, queue) for job_id, queue in due if job_id not in waiting]
 
 
 def _originals(archive: Archive, peer: Peer, count: int) -> Originals | None:

@@ -20,6 +20,7 @@ from typing import IO
 
 from pacs.logs import get_logger
 from pacs.model.errors import ConfigurationError
+from pacs.model.job import SEND
 from pacs.settings import Settings
 from pacs.supervisor import broker
 
@@ -103,7 +104,13 @@ class Supervisor:
         # Also where nothing is processed: it tends the store, and sends what is closed to the bucket.
         children.append(Child("schedule", [*pacs, "schedule"], 5.0))
         if settings.processing.enabled:
-            children.append(Child("worker", [*pacs, "worker"], 10.0))
+            wanted = settings.processing.queues.replace(",", " ").split()
+            others = ",".join(one for one in wanted if one != SEND)
+            # Sending waits for other machines; beside the jobs it keeps none of them waiting, nor they it.
+            if others:
+                children.append(Child("worker", [*pacs, "worker", "--queues", others], 10.0))
+            if SEND in wanted:
+                children.append(Child("sender", [*pacs, "worker", "--queues", SEND], 10.0))
         return children
 
     def _start(self, child: Child) -> None:

@@ -30,7 +30,7 @@ def test_kill_of_the_supervisor_leaves_no_process_behind(tmp_path: Path) -> None
     server = Server(tmp_path / "home").start()
     processes = server.processes()
     names = {" ".join(one.cmdline()[-1:]) for one in processes}
-    assert {"scp", "web", "schedule", "worker"} <= names, names
+    assert {"scp", "web", "schedule", "cpu,heavy,gpu", "send"} <= names, names
 
     server.kill(only_supervisor=True)
 

@@ -97,16 +97,60 @@ def sent(archive: Archive, ae_title: str = "SINK") -> Job:
 
 
 class Bell:
-    """Rings for nobody."""
+    """Keeps what it was rung for."""
+
+    def __init__(self) -> None:
+        self.rung: list[tuple[str, str]] = []
 
     def ring(self, job_id: str, queue: str) -> None:
-        """Do nothing."""
+        """Note it."""
+        self.rung.append((job_id, queue))
 
 
 def scheduler(archive: Archive, routes: str) -> Scheduler:
     made = Scheduler(archive.index, {}, (), Bell(), archive.settings.processing, lambda: 1e11)
     made.routes = parse_routes(routes)
     return made
+
+
+@dataclass
+class Lane:
+    """A clock that a test moves, a bell, and a scheduler of sends; what is rung for can be run."""
+
+    archive: Archive
+    now: float = 2e9
+    bell: Bell = field(default_factory=Bell)
+
+    def __post_init__(self) -> None:
+        self.archive.index._connections.clock = lambda: self.now
+        self.scheduler = Scheduler(
+            self.archive.index, {}, (), self.bell, self.archive.settings.processing, lambda: self.now, send_attempts=3
+        )
+
+    def queue(self, ae_title: str, count: int, first: int = 0) -> list[str]:
+        """Queue the sending of `count` series, each of one image, to a peer."""
+        made = []
+        for number in range(first, first + count):
+            uid = f"{making.SERIES_UID}.{len(ae_title)}.{number}"
+            one = making.dataset(instance=100 + number + 10 * len(ae_title), series_uid=uid)
+            key = ingest(self.archive, making.received(one)).key
+            made.append(sending.schedule(self.archive.index, ae_title, key.study_instance_uid, [key.series_instance_uid]))
+        return [job_id for job_id in made if job_id is not None]
+
+    def tick(self, after_s: float = 0.0) -> list[str]:
+        """Let time pass, and return which jobs were announced."""
+        self.now += after_s
+        self.bell.rung.clear()
+        self.scheduler.tick()
+        return [job_id for job_id, _ in self.bell.rung]
+
+    def run(self, job_id: str) -> Job:
+        """Do a job as a worker would."""
+        run_job(self.archive, {}, job_id, worker="test", carriers=CARRIERS)
+        return self.job(job_id)
+
+    def job(self, job_id: str) -> Job:
+        return self.archive.index.jobs.get(job_id)
 
 
 def test_a_series_goes_to_a_peer_under_its_new_identity(archive: Archive) -> None:
@@ -164,6 +208,78 @@ def test_a_peer_that_is_away_gets_it_later_with_growing_waits(archive: Archive) 
 
     assert archive.index.jobs.get(job.job_id).state is JobState.SUCCEEDED
     assert len(peer.came) == 3
+
+
+def test_one_back_off_for_all_that_waits_for_a_peer_until_it_comes_back(archive: Archive) -> None:
+    """The first that cannot reach it puts all off, also what is queued later; one tries; when that gets through, all go."""
+    lane, port = Lane(archive), free_port()
+    with sink() as there:
+        archive.index.peers.add(Peer("SINK", "127.0.0.1", port))
+        archive.index.peers.add(Peer("OTHER", "127.0.0.1", there.port))
+        waiting, (other,) = lane.queue("SINK", 4), lane.queue("OTHER", 1)
+        announced = lane.tick()
+        assert len(set(announced) & set(waiting)) == 2, "half of processing.senders, so that a slow peer does not fill the lane"
+        assert other in announced and {queue for _, queue in lane.bell.rung} == {"send"}
+
+        lane.run(announced[0])
+        assert lane.run(other).state is JobState.SUCCEEDED, "another peer does not wait"
+
+    assert {(lane.job(one).state, lane.job(one).due_at) for one in waiting} == {(JobState.QUEUED, lane.now + 7)}
+    assert all("does not answer" in lane.job(one).reason for one in waiting)
+    waiting += lane.queue("SINK", 1, first=7)
+    assert lane.tick(5) == []
+    assert lane.job(waiting[-1]).due_at == lane.now + 2, "what comes later waits with the others"
+
+    (trying,) = lane.tick(3)
+    lane.run(trying)
+    away = archive.index.away.list()["SINK"]
+    assert (away.tries, away.until) == (2, lane.now + 14)
+    assert lane.tick(13) == []
+    (trying,) = lane.tick(2)
+    with sink(port) as back:
+        lane.run(trying)
+        assert archive.index.away.list() == {}
+        while left := lane.tick(2):
+            for job_id in left:
+                lane.run(job_id)
+
+    assert {lane.job(one).state for one in waiting} == {JobState.SUCCEEDED}
+    assert len(back.came) == 5
+
+
+def test_a_try_counts_for_all_that_wait(archive: Archive) -> None:
+    """They are given up together, after `dicom.send_attempts`, and not one after another; what came later has tries left."""
+    lane = Lane(archive)
+    archive.index.peers.add(Peer("SINK", "127.0.0.1", free_port()))
+    waiting = lane.queue("SINK", 3)
+    for _ in range(2):
+        lane.run(lane.tick(4000)[0])
+    late = lane.queue("SINK", 1, first=7)[0]
+
+    lane.run(lane.tick(4000)[0])
+
+    assert {lane.job(one).state for one in waiting} == {JobState.FAILED}
+    assert all("does not answer" in lane.job(one).reason for one in waiting)
+    assert (lane.job(late).state, lane.job(late).attempt) == (JobState.QUEUED, 1)
+    failed = [one for one in archive.index.events(limit=1000) if one.kind == "job_failed"]
+    assert len(failed) == 3
+
+
+def test_what_was_mended_is_tried_at_once(archive: Archive) -> None:
+    """A peer that was given another address, or answers an echo, does not have to wait for its next try."""
+    lane = Lane(archive)
+    archive.index.peers.add(Peer("SINK", "127.0.0.1", free_port()))
+    (job_id,) = lane.queue("SINK", 1)
+    lane.run(job_id)
+    assert lane.tick(1) == []
+
+    archive.index.away.reached("SINK")
+    assert lane.tick() == [job_id]
+    lane.run(job_id)
+    with sink() as peer:
+        archive.index.peers.add(Peer("SINK", "127.0.0.1", peer.port))
+        assert lane.tick() == [job_id]
+        assert lane.run(job_id).state is JobState.SUCCEEDED
 
 
 def test_a_peer_that_never_comes_back_is_given_up(archive: Archive) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ from pathlib import Path
 import making
 import psutil
 import pytest
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import CTImageStorage
 from whole import gone_by
 
 from pacs import worker as worker_module
@@ -19,6 +22,8 @@ from pacs.archive import Archive
 from pacs.ingest import ingest
 from pacs.model.errors import ConfigurationError, Unavailable
 from pacs.model.job import JobState
+from pacs.model.peer import Peer
+from pacs.processing import sending
 from pacs.processing.schedule import run_scheduler
 from pacs.queue import CeleryQueue, broker_url, make_app
 from pacs.settings import Settings, as_environment, load
@@ -52,14 +57,15 @@ class Workshop:
         self.worker: subprocess.Popen[bytes] | None = None
 
     def start_broker(self) -> None:
-        socket = Path(self.settings.broker.url.partition("://")[2])
-        socket.unlink(missing_ok=True)
-        self.broker = subprocess.Popen(broker.command(socket), stdout=subprocess.DEVNULL)
-        until(socket.exists)
+        path = Path(self.settings.broker.url.partition("://")[2])
+        path.unlink(missing_ok=True)
+        self.broker = subprocess.Popen(broker.command(path), stdout=subprocess.DEVNULL)
+        until(path.exists)
 
-    def start_worker(self) -> None:
+    def start_worker(self, queues: str = "") -> None:
         environment = {**os.environ, **as_environment(self.settings)}
-        code = "from pacs.settings import load; from pacs import logs, worker; logs.configure(); worker.main(load())"
+        code = "from pacs.settings import load; from pacs import logs, worker; logs.configure(); "
+        code += f"worker.main(load(), {queues!r})"
         self.worker = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
 
     def kill_worker(self) -> list[psutil.Process]:
@@ -160,6 +166,36 @@ def test_a_killed_worker_costs_time_and_nothing_else(archive: Archive, workshop:
     until(lambda: states(archive) == [JobState.SUCCEEDED])
     assert archive.index.jobs.list()[0].attempt == 2
     assert archive.index.summary()["instances"] == 4
+
+
+def test_sends_have_a_lane_of_their_own(archive: Archive, workshop: Workshop) -> None:
+    """A worker of sends does them at once, past one that hangs, and while jobs wait for a worker of their own."""
+    (archive.settings.home / "rules.toml").write_text(rules(0))
+    came: list[str] = []
+    ae = AE(ae_title="SINK")
+    ae.add_supported_context(CTImageStorage)
+    handlers = [(evt.EVT_C_STORE, lambda event: came.append(event.dataset.SOPInstanceUID) or 0)]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        receiver = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        try:
+            archive.index.peers.add(Peer("SINK", "127.0.0.1", receiver.server_address[1]))
+            archive.index.peers.add(Peer("SILENT", "127.0.0.1", silent.getsockname()[1]))
+            bring(archive)
+            study = archive.index.studies()[0].study_instance_uid
+            inputs = [archive.index.series_of(study)[0].series_instance_uid]
+            hangs = sending.schedule(archive.index, "SILENT", study, inputs)
+            sent = sending.schedule(archive.index, "SINK", study, inputs)
+            assert hangs is not None and sent is not None
+            workshop.start_broker()
+            workshop.scheduler.start()
+            workshop.start_worker("send")
+            until(lambda: archive.index.jobs.get(sent).state is JobState.SUCCEEDED)
+        finally:
+            receiver.shutdown()
+        assert len(came) == 2
+        assert archive.index.jobs.get(hangs).state is JobState.RUNNING
+        (processed,) = archive.index.jobs.list(processor="slow")
+        assert processed.state is JobState.QUEUED, "no worker takes its queue"
 
 
 def test_a_broker_that_is_away_is_unavailable_at_once(tmp_path: Path) -> None:

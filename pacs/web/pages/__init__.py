@@ -61,6 +61,10 @@ def _iso(seconds: float | None) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if seconds else ""
 
 
+def _is_ahead(seconds: float) -> bool:
+    return seconds > time.time() + 1
+
+
 def _took(job: Job) -> str:
     if not job.started_at:
         return ""
@@ -94,6 +98,7 @@ templates.env.filters |= {
     "name": _name,
     "moment": _moment,
     "iso": _iso,
+    "is_ahead": _is_ahead,
     "plural": _plural,
     "took": _took,
     "title_of": series_title,

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from pacs.archive import Archive
 from pacs.model.errors import ConfigurationError, NotFound
 from pacs.model.instance import Origin
-from pacs.model.peer import IDENTITIES, OPTIONS, SERVICES, USUAL, Echoed, Peer, described
+from pacs.model.peer import IDENTITIES, OPTIONS, SERVICES, USUAL, Away, Echoed, Peer, described
 from pacs.web.door import door, in_thread
 from pacs.web.pages import show
 from pacs.web.pages.care import fields_of
@@ -101,6 +101,8 @@ async def echo(request: Request) -> Response:
         if peer is None or peer.url or ask is None:
             raise NotFound("There is no such peer that could be asked.")
         found = ask(at.settings.dicom, peer)
+        if found.answers:
+            at.archive.index.away.reached(ae_title)
         at.archive.index.note("peer_asked", ae_title=ae_title, by=request.state.caller, answers=found.answers)
         return found
 
@@ -152,9 +154,10 @@ def _from_form(given: Mapping[str, str]) -> Peer:
     )
 
 
-def _row(archive: Archive, peer: Peer) -> dict[str, Any]:
+def _row(archive: Archive, peer: Peer, away: Mapping[str, Away]) -> dict[str, Any]:
     return {
         "peer": peer,
+        "away": away.get(peer.ae_title),
         "may": [one for one in SERVICES if one in peer.may],
         "options": [_OPTION[one] for one in OPTIONS if one in peer.options and one != "tls"],
         "prefers": [UID(uid).name for uid in peer.prefers],
@@ -166,7 +169,12 @@ async def _page(
     request: Request, given: Mapping[str, str], *, editing: str = "", problem: str = "", notice: str = "", status: int = 200
 ) -> Response:
     at = door(request)
-    rows = await in_thread(at.read, lambda: [_row(at.archive, one) for one in at.archive.index.peers.list()])
+
+    def ask() -> list[dict[str, Any]]:
+        away = at.archive.index.away.list()
+        return [_row(at.archive, one, away) for one in at.archive.index.peers.list()]
+
+    rows = await in_thread(at.read, ask)
     response = await show(
         request,
         "peers.html",
