@@ -55,12 +55,25 @@ def surface(
 
 
 def before_after(
-    planes: Sequence[Plane], frames: Sequence[NDArray[np.integer]], *, modality: str, level: float
+    planes: Sequence[Plane],
+    frames: Sequence[NDArray[np.integer]],
+    *,
+    modality: str,
+    level: float,
+    segment: Sequence[NDArray[np.bool_]] = (),
 ) -> NDArray[np.uint8]:
-    """Return two rows of views, before above after: from the front, half from the side, from the side, and a middle slice."""
+    """Return two rows of views, before above after: from the front, half from the side, and from the side.
+
+    With `segment`, of that segment in its own frames, emptied where the images show the face.
+    """
     region = face.find(planes, (np.asarray(one, np.float32) for one in frames), modality=modality, said=face.Said.HEAD)
     assert region is not None
-    cleaned = [fill(one, region.mask(plane), b"docs", n) for n, (plane, one) in enumerate(zip(planes, frames, strict=True))]
+    masks = [region.mask(plane) for plane in planes]
+    if len(segment):
+        frames = [np.asarray(one, np.int16) * 1000 for one in segment]
+        cleaned = [np.where(mask, 0, one) for mask, one in zip(masks, frames, strict=True)]
+    else:
+        cleaned = [fill(one, mask, b"docs", n) for n, (mask, one) in enumerate(zip(masks, frames, strict=True))]
     rows = []
     for these in (frames, cleaned):
         views = [surface(planes, these, level, degrees=degrees) for degrees in (0, 40, 90)]
@@ -84,6 +97,9 @@ def main() -> None:
         made = making_head.head(modality, slice_mm=1.5, slab_mm=(-135, 145))
         picture = before_after(made.planes, list(made.frames), modality=modality, level=level)
         cv2.imwrite(str(IMAGES / f"defacing-{modality.lower()}.png"), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        if modality == "MR":
+            picture = before_after(made.planes, list(made.frames), modality="MR", level=500.0, segment=list(made.skin))
+            cv2.imwrite(str(IMAGES / "defacing-seg.png"), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if len(sys.argv) > 1:
         planes, frames = average_head(Path(sys.argv[1]))
         picture = before_after(planes, frames, modality="MR", level=180.0)

@@ -1,20 +1,29 @@
 """Which series may show a face, as far as a header tells (PS3.15 E.3.2); the pixels decide, in `face.py`."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from enum import StrEnum
 
 METHOD = "113102"
 """Clean Recognizable Visual Features Option, CID 7050."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
+_PIXEL_DATA = 0x7FE00010
 VOLUMES = frozenset(_STORAGE + suffix for suffix in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4"))
 """CT, Enhanced and Legacy Converted Enhanced CT; MR, Enhanced MR, Enhanced MR Color, Legacy Converted Enhanced MR."""
 
-SHAPES = frozenset(
-    _STORAGE + suffix for suffix in ("20", "30", "66.4", "66.5", "66.7", "128", "128.1", "130", "481.2", "481.3")
-)
-"""NM, Parametric Map, SEG, Surface and Labelmap Segmentation, PET (also enhanced, legacy converted), RT Dose and Structure
-Set: they can carry the shape of a face, and nothing here cuts it out of them."""
+SEGMENTATIONS = frozenset(_STORAGE + suffix for suffix in ("66.4", "66.7"))
+"""Segmentation and Label Map Segmentation."""
+
+AMOUNTS = frozenset(_STORAGE + suffix for suffix in ("128", "128.1", "130", "481.2"))
+"""PET, Legacy Converted Enhanced and Enhanced PET, RT Dose: images of an amount, and where there is nothing, it is zero."""
+
+MASKED = SEGMENTATIONS | AMOUNTS | {_STORAGE + "30"}
+"""These and Parametric Map: not made of a face, but able to show one. Where a head of their frame of reference came, they are
+cut as it was."""
+
+_ROI_CONTOURS = 0x30060039
+_SHAPES = MASKED | {_STORAGE + suffix for suffix in ("13.1.1", "13.1.2", "20", "66.5", "481.3")}
+"""Also X-Ray 3D Angiographic and Craniofacial, NM, Surface Segmentation, RT Structure Set, out of which nothing here cuts."""
 
 
 class Verdict(StrEnum):
@@ -61,9 +70,17 @@ def said_of(values: Mapping[str, str]) -> Said:
     return Said.OTHER if words & _OTHER_WORDS else Said.NOTHING
 
 
+def can_be_masked(sop_class_uid: str, tags: Container[int]) -> bool:
+    """Tell whether an object with these elements is one that a mask takes a face out of: what it shows is in Pixel Data.
+
+    A Parametric Map of real numbers keeps them elsewhere (PS3.3 C.7.6.24), and an RT Dose may hold contours beside its grid.
+    """
+    return sop_class_uid in MASKED and _PIXEL_DATA in tags and _ROI_CONTOURS not in tags
+
+
 def may_carry_a_face(values: Mapping[str, str]) -> bool:
-    """Tell whether an object of a class in `SHAPES` may be of a head: of any part, unless its header names another one."""
-    return values.get("SOPClassUID", "") in SHAPES and said_of(values) is not Said.OTHER
+    """Tell whether an object that no mask helps may carry the shape of one: unless its header names another part."""
+    return values.get("SOPClassUID", "") in _SHAPES and said_of(values) is not Said.OTHER
 
 
 def needs_defacing(values: Mapping[str, str]) -> Verdict:

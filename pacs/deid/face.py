@@ -2,8 +2,9 @@
 
 `find` looks at a whole series and says whether a face is in view, and where; what is to be cut is then a region of the
 patient, not of an image: the same region serves every series, segmentation and derived image of that frame of reference.
-`fill` puts noise of the neighbourhood there. Pure functions: who holds the series until it is complete, and what is written
-into the headers, is `pacs.processing`. docs/defacing.md has the method, the measurements and the limits.
+`mask_of` lays it over a frame, and `fill` puts noise of the neighbourhood there. Pure functions: who holds the series until
+it is complete, and what is written into the headers, is `pacs.processing`. docs/defacing.md has the method, the measurements
+and the limits.
 """
 
 import json
@@ -20,7 +21,7 @@ from pacs.deid.fill import fill
 from pacs.deid.planes import LPS_TO_LAS, WORK_MM, Plane, Work, gather, is_sound
 from pacs.model.errors import Quarantined
 
-__all__ = ["METHOD", "Plane", "Region", "Said", "Verdict", "apply_mask_to", "fill", "find", "needs_defacing", "said_of"]
+__all__ = ["METHOD", "Plane", "Region", "Said", "Verdict", "fill", "find", "mask_of", "needs_defacing", "said_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +38,7 @@ class Region:
 
     def mask(self, plane: Plane) -> NDArray[np.bool_]:
         """Return which pixels of a frame are cut, shape of the plane."""
-        rows = np.arange(plane.shape[0])[:, None]
-        columns = np.arange(plane.shape[1])[None, :]
-        start, down, right = plane.affine_to(self.matrix)
-        left, ahead, up = (start[n] + down[n] * rows + right[n] * columns for n in range(3))
-        cut = inside_cut(left, ahead, up)
-        if cut.any():
-            r, c = np.nonzero(cut)
-            start, down, right = plane.affine_to(LPS_TO_LAS)
-            points = start + r[:, None] * down + c[:, None] * right
-            cut[r, c] = ~_looked_up(self.brain, self.origin, points)
-        return cut
+        return mask_of([self], plane)
 
     def to_bytes(self) -> bytes:
         """Return the region as bytes, for series of the same frame of reference that come later."""
@@ -63,6 +54,26 @@ class Region:
         shape = tuple(told["shape"])
         bits = np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8), count=int(np.prod(shape)))
         return cls(np.array(told["matrix"]), np.array(told["origin"]), bits.astype(bool).reshape(shape))
+
+
+def mask_of(regions: Sequence[Region], plane: Plane) -> NDArray[np.bool_]:
+    """Return which pixels of a frame are cut where several series of its frame of reference say where the face is.
+
+    What one of them cuts is cut, unless another saw brain there: that one shows those voxels anyway.
+    """
+    rows = np.arange(plane.shape[0])[:, None]
+    columns = np.arange(plane.shape[1])[None, :]
+    cut = np.zeros(plane.shape, bool)
+    for one in regions:
+        start, down, right = plane.affine_to(one.matrix)
+        left, ahead, up = (start[n] + down[n] * rows + right[n] * columns for n in range(3))
+        cut |= inside_cut(left, ahead, up)
+    if cut.any():
+        r, c = np.nonzero(cut)
+        start, down, right = plane.affine_to(LPS_TO_LAS)
+        points = start + r[:, None] * down + c[:, None] * right
+        cut[r, c] = ~np.any([_looked_up(one.brain, one.origin, points) for one in regions], axis=0)
+    return cut
 
 
 _CUT_LINE = np.array(
@@ -137,20 +148,6 @@ _AGREEMENT, _NO_AGREEMENT = 0.55, 0.5
 _LEAST_CAVITY_MM3 = 120_000.0
 _LEAST_VIEW = 0.002
 _BRAIN_MARGIN_MM = 5.0
-
-
-def apply_mask_to(region: Region, plane: Plane, frame: NDArray[np.generic], key: bytes) -> tuple[NDArray[np.generic], int]:
-    """Return `frame` of another series of the same frame of reference without the face, and how many pixels were cut.
-
-    Segments (boolean or 0/1 frames) become 0 there; images get noise of their neighbourhood, as in `fill`.
-    """
-    mask = region.mask(plane)
-    count = int(mask.sum())
-    if count == 0:
-        return frame, 0
-    if frame.dtype == np.bool_ or frame.max() <= 1:
-        return np.where(mask, frame.dtype.type(0), frame), count
-    return fill(frame, mask, key), count
 
 
 def _doubt(said: Said, why: str) -> None:

@@ -69,6 +69,9 @@ def tidy(pixel_data: Element, elements: Sequence[Element], planes: Sequence[int]
     kept = _kept_bytes(len(value), elements)
     if kept < len(value):
         value = value[:kept]
+    if kept == expected_bytes(elements)[0] + 1 and value[-1]:
+        # PS3.5 6.2: the byte that makes the length even is zero. Some writers leave another one.
+        value = bytes(value[:-1]) + b"\0"
     if planes:
         value = _cleared(value, _mask(elements, planes, len(value)))
     return pixel_data if value is pixel_data.value else element(pixel_data.tag, pixel_data.vr, bytes(value))

@@ -16,7 +16,7 @@ from typing import Any
 from pacs.deid import graphics, markers, people, risk, streams, walk
 from pacs.deid.actions import Subject
 from pacs.deid.attest import attest
-from pacs.deid.candidates import Verdict, may_carry_a_face, needs_defacing
+from pacs.deid.candidates import Verdict, can_be_masked, may_carry_a_face, needs_defacing
 from pacs.deid.choice import Choice
 from pacs.deid.devices import LASTING, Device, rectangles
 from pacs.deid.policy import BASIC_PROFILE, METHODS, POLICIES, Policy, Rules, digest
@@ -373,10 +373,13 @@ def _pending(policy: Policy, sop_class_uid: str, by_tag: Mapping[int, Element], 
     """Return what must be cleaned, in that order, before anybody may see the object."""
     pending = ["pixels"] if may_show_text else []
     told = {"SOPClassUID": sop_class_uid, **{keyword: _text(by_tag, tag) for keyword, tag in _NAMING_THE_PART.items()}}
-    if policy.clean_recognizable_visual_features and may_carry_a_face(told):
-        raise Quarantined("it may carry the shape of a face, which is not cut out of objects of this class")
-    if policy.clean_recognizable_visual_features and _PIXEL_DATA in by_tag and needs_defacing(told) is Verdict.CANDIDATE:
-        pending.append("faces")
+    if policy.clean_recognizable_visual_features:
+        if _PIXEL_DATA in by_tag and needs_defacing(told) is Verdict.CANDIDATE:
+            pending.append("faces")
+        elif can_be_masked(sop_class_uid, by_tag):
+            pending.append("shapes")
+        elif may_carry_a_face(told):
+            raise Quarantined("it may carry the shape of a face, which is not cut out of objects of this class")
     pixel_data = by_tag.get(_PIXEL_DATA)
     if pending and isinstance(pixel_data, BulkElement) and len(pixel_data.bulk) > _LARGEST_CLEANED:
         raise Quarantined(f"its pixels must be cleaned, and they are more than the {_LARGEST_CLEANED >> 20} MiB that can be")

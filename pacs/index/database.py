@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pacs.index import complete, feed, held, overview, schema, search, succession, write
+from pacs.index import complete, feed, held, overview, regions, schema, search, succession, write
 from pacs.index import tables as t
 from pacs.index.access import Access
 from pacs.index.away import PeersAway
@@ -33,7 +33,7 @@ from pacs.index.upkeep import Upkeep
 from pacs.index.workitems import Workitems
 from pacs.index.worklist import WorklistItems
 from pacs.model.event import Event
-from pacs.model.instance import Arrival, Cleaned, IndexEntry, Location, Stored
+from pacs.model.instance import Arrival, Cleaned, IndexEntry, Location, SealedRegion, Stored
 from pacs.model.job import Claim, HeldSeries, JobState, NewJob, SettledSeries
 from pacs.model.query import Query
 from pacs.model.summary import SeriesSummary, StudySummary
@@ -76,6 +76,7 @@ class Index:
         self.access = Access(connections)
         self.upkeep = Upkeep(connections)
         self.lifecycle = Lifecycle(connections)
+        self.face_regions = regions.FaceRegions(connections)
 
     @classmethod
     def open(cls, url: str, *, clock: Clock = time.time, conflict: str = "version") -> "Index":
@@ -171,8 +172,10 @@ class Index:
             lambda c: write.change_state(self._connections, c, sop_instance_uids, "visible", self._connections.clock())
         )
 
-    def cleaned(self, results: Sequence[Cleaned], *, finishing: Claim, reason: str = "") -> list[bool]:
-        """Show what was cleaned, take out what could not be, and end the job that did it, in one transaction.
+    def cleaned(
+        self, results: Sequence[Cleaned], *, finishing: Claim, reason: str = "", located: Sequence[SealedRegion] = ()
+    ) -> list[bool]:
+        """Show what was cleaned, take out what could not be, keep what was `located`, and end the job, in one transaction.
 
         Returns for each result whether it was taken; where it was not (the instance is no longer held), give its new record up.
         Raises `NotFound` if the job's lease was lost; then nothing is changed.
@@ -181,6 +184,7 @@ class Index:
 
         def work(connection: sa.Connection) -> list[bool]:
             taken, entries = held.cleaned(self._connections, connection, results, now)
+            regions.put(self._connections, connection, located)
             ended = succession.finish(connection, finishing, JobState.SUCCEEDED, reason, (), now)
             feed.record(self._connections, connection, [*entries, *ended])
             return taken
@@ -292,9 +296,17 @@ class Index:
         """Whether a study was scheduled in its present generation."""
         return complete.study_at_rest(self._connections, study_instance_uid)
 
-    def settled_held(self, now: float, *, settle_s: float, quiet_s: float) -> list[HeldSeries]:
-        """Return series at rest that hold instances to be cleaned, for which no job was made yet, oldest first."""
-        return held.settled(self._connections, now, settle_s=settle_s, quiet_s=quiet_s)
+    def settled_held(
+        self, now: float, *, settle_s: float, quiet_s: float, study_settle_s: float, with_study: Collection[str] = ()
+    ) -> list[HeldSeries]:
+        """Return series at rest that hold instances to be cleaned, for which no job was made yet, oldest first.
+
+        One that holds only what is cleaned `with_study` is due when all that came of the study has been at rest for
+        `study_settle_s` and nothing of it is held for anything else.
+        """
+        return held.settled(
+            self._connections, now, settle_s=settle_s, quiet_s=quiet_s, study_settle_s=study_settle_s, with_study=with_study
+        )
 
     def scheduled_held(self, series: HeldSeries, jobs: Sequence[NewJob]) -> list[str]:
         """Mark what a series holds as scheduled and insert the jobs that clean it, as `scheduled` does."""

@@ -1,10 +1,11 @@
 """Held instances: durable, acknowledged, and invisible until they are clean (PS3.15 E.3.1, E.3.2).
 
-A series that holds some becomes due for cleaning when it has come to rest; its job ends in one transaction that shows what is
-clean and takes out what is not. Rules, queries and retrievals see none of it before.
+A series that holds some becomes due for cleaning when it has come to rest, or all of its study where others must tell it
+how; its job ends in one transaction that shows what is clean and takes out what is not. Rules, queries and retrievals see none
+of it before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +25,15 @@ EVIDENCE = "its held images were cleaned"
 _AT_ONCE = 200
 
 
-def settled(connections: Connections, now: float, *, settle_s: float, quiet_s: float) -> list[HeldSeries]:
+def settled(
+    connections: Connections,
+    now: float,
+    *,
+    settle_s: float,
+    quiet_s: float,
+    study_settle_s: float,
+    with_study: Collection[str],
+) -> list[HeldSeries]:
     """Return series at rest that hold instances for which no cleaning was scheduled yet, oldest first."""
     evident = sa.and_(t.series.c.evidence != "", t.series.c.last_arrival <= now - settle_s, ~is_open())
     due = (
@@ -40,6 +49,7 @@ def settled(connections: Connections, now: float, *, settle_s: float, quiet_s: f
         .where(
             t.series.c.cleaning_generation < t.series.c.held_generation,
             sa.or_(evident, t.series.c.last_arrival <= now - quiet_s),
+            sa.or_(_holds(t.series, with_study), ~_unfinished(now, settle_s, quiet_s, study_settle_s, with_study)),
         )
         .order_by(t.series.c.last_arrival, t.series.c.pk)
         .limit(_AT_ONCE)
@@ -55,6 +65,31 @@ def settled(connections: Connections, now: float, *, settle_s: float, quiet_s: f
             )
             for row in connection.execute(due).all()
         ]
+
+
+def _holds(series: sa.FromClause, with_study: Collection[str]) -> sa.ColumnElement[bool]:
+    """Whether a series holds something else than what waits for its study."""
+    own = t.instance.c.series_pk == series.c.pk, t.instance.c.state == "held", t.instance.c.current
+    else_than = t.instance.c.held_for.not_in(["", *with_study])
+    return sa.exists(sa.select(1).select_from(t.instance).where(*own, else_than).correlate(series))
+
+
+def _unfinished(
+    now: float, settle_s: float, quiet_s: float, study_settle_s: float, with_study: Collection[str]
+) -> sa.ColumnElement[bool]:
+    """Whether more may come of the study of a series, or something of it must be cleaned before."""
+    other = t.series.alias("other")
+    arriving = sa.exists(
+        sa.select(1).select_from(t.open_arrival).where(t.open_arrival.c.series_pk == other.c.pk).correlate(other)
+    )
+    evident = sa.and_(other.c.evidence != "", other.c.last_arrival <= now - settle_s, ~arriving)
+    at_rest = sa.and_(other.c.last_arrival <= now - study_settle_s, sa.or_(evident, other.c.last_arrival <= now - quiet_s))
+    return sa.exists(
+        sa.select(1)
+        .select_from(other)
+        .where(other.c.study_pk == t.series.c.study_pk, ~other.c.derived, sa.or_(~at_rest, _holds(other, with_study)))
+        .correlate(t.series)
+    )
 
 
 def _pending(connection: sa.Connection, series_pk: int) -> tuple[str, ...]:

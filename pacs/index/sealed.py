@@ -18,6 +18,7 @@ _PLACES = {
     ),
     Kind.WORKITEM: (t.workitem.c.job_id, t.workitem.c.job_id, t.workitem.c.key_id, t.workitem.c.sealed),
     Kind.COMMITMENT: (t.commitment.c.commitment_id, t.commitment.c.ae_title, t.commitment.c.key_id, t.commitment.c.request),
+    Kind.FACE_REGION: (t.face_region.c.place, t.face_region.c.place, t.face_region.c.key_id, t.face_region.c.sealed),
 }
 """Kind -> columns: what finds a row, what is bound to it, the key's name, the sealed content (empty where it was forgotten)."""
 

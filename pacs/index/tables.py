@@ -122,7 +122,7 @@ instance = sa.Table(
     sa.Column("current", sa.Boolean, nullable=False),
     # visible | held | recalled
     sa.Column("state", Key, nullable=False),
-    # What must be cleaned before it is shown ("pixels", "faces"), joined by backslashes.
+    # What must be cleaned before it is shown ("pixels", "faces", "shapes"), joined by backslashes.
     _key("held_for"),
     sa.Column("sop_class_uid", Key, nullable=False),
     sa.Column("transfer_syntax_uid", Key, nullable=False),
@@ -413,6 +413,18 @@ study_label = sa.Table(
     sa.Column("label", Key, primary_key=True),
     _key("reason"),
     sa.Column("at", Time, nullable=False),
+)
+
+# Where the face of a patient lies, sealed under the identity key: for segmentations, PET and late series of that frame.
+face_region = sa.Table(
+    "face_region",
+    metadata,
+    # Study, frame of reference and series, whose region it is.
+    sa.Column("place", Key, primary_key=True),
+    sa.Column("study_instance_uid", Key, nullable=False, index=True),
+    sa.Column("frame_of_reference_uid", Key, nullable=False),
+    sa.Column("key_id", Key, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
 
 quarantine = sa.Table(

@@ -277,7 +277,7 @@ class Upkeep:
             steps = sa.select(t.performed_step.c.step_uid).where(t.performed_step.c.study_instance_uid == uid)
             connection.execute(sa.delete(t.performed_series).where(t.performed_series.c.step_uid.in_(steps)))
             connection.execute(sa.delete(t.performed_step).where(t.performed_step.c.study_instance_uid == uid))
-            for table in (t.notification, t.study_label):
+            for table in (t.notification, t.study_label, t.face_region):
                 connection.execute(sa.delete(table).where(table.c.study_instance_uid == uid))
             known = connection.execute(sa.delete(t.event).where(t.event.c.study_instance_uid == uid)).rowcount
             if study is not None or known:

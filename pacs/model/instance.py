@@ -82,7 +82,7 @@ class Deidentified:
     `elements` are top-level elements in tag order, Explicit VR Little Endian, Pixel Data among them.
     `transfer_syntax_uid` says how Pixel Data is encoded: Explicit VR Little Endian, or the compressed syntax it came in.
     `methods` are the codes of (0012,0064), CID 7050, for what was really done. `pending` names what must still be cleaned
-    before anybody may see it ("pixels", "faces"), in that order: the instance is stored, and held.
+    before anybody may see it ("pixels", "faces", "shapes"), in that order: the instance is stored, and held.
     `report` counts what happened to its elements; it holds no value.
     """
 
@@ -245,3 +245,17 @@ class Cleaned:
     arrival: Arrival | None = None
     location: Location | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRegion:
+    """Where the face lies in a frame of reference of a study, as one of its series told; sealed (`pacs.store.notes`).
+
+    `place` names study, frame of reference and series.
+    """
+
+    place: str
+    study_instance_uid: str
+    frame_of_reference_uid: str
+    key_id: str
+    sealed: bytes = field(repr=False)

@@ -11,6 +11,7 @@ class Kind(StrEnum):
     PERFORMED = "mini-pacs note performed step "
     WORKITEM = "mini-pacs note workitem "
     COMMITMENT = "mini-pacs storage commitment"
+    FACE_REGION = "mini-pacs note face region "
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ class Verdict:
     `frames` are all its frames anew, like those of `HeldImage.frames` in number, shape and type; None: not a pixel was
     changed. `methods` are the codes of CID 7050 that now hold. `elements` are set in its header (tag -> VR and value; None
     removes). `counts` go into its report. `doubt` says why it cannot be called clean, without a value: it goes to quarantine.
+    `waits_for` names what must still be cleaned because of what was seen, beside what it is held for anyway.
     """
 
     sop_instance_uid: str
@@ -104,15 +105,28 @@ class Verdict:
     elements: Mapping[int, tuple[str, bytes] | None] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     doubt: str = ""
+    waits_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where the face lies in a frame of reference, as `pacs.deid.face.Region` says it in bytes.
+
+    Empty: there is or may be one, and it was not found. It is kept, sealed, for what else of that frame of reference comes.
+    """
+
+    frame_of_reference_uid: str
+    region: bytes = field(default=b"", repr=False)
 
 
 Report = Callable[[float, str], None]
 """Told how far the work is, 0.0 to 1.0, and what it is doing."""
 
 Options = Mapping[str, Any]
-"""What a cleaner must know beside the images, as JSON has it: "devices", the tables of `[[deid.devices]]`."""
+"""What a cleaner must know beside the images: "devices", the tables of `[[deid.devices]]`; where it needs the whole study also
+"located", what is known of it as a sequence of `Located`."""
 
-Cleaner = Callable[[Sequence[HeldImage], Report, Options], Iterator[Verdict]]
+Cleaner = Callable[[Sequence[HeldImage], Report, Options], Iterator[Verdict | Located]]
 """Yields one verdict for each image that is held for it; an image without one goes to quarantine."""
 
 
@@ -125,6 +139,8 @@ class Cleaning:
     function: str
     each: bool = False
     """Images do not need each other: they come one by one, and a crash costs one."""
+    whole_study: bool = False
+    """It needs what other series tell: its turn comes when all of the study is at rest, and nothing else is held for others."""
     queue: str = "cpu"
     memory_mb: int = 0
     timeout_s: float = 0.0
@@ -138,8 +154,12 @@ class Cleaning:
 CLEANERS: Mapping[str, Cleaning] = {
     "pixels": Cleaning("1", "pacs.processing.clean_pixels", "clean", each=True),
     "faces": Cleaning("1", "pacs.processing.clean_faces", "clean"),
+    "shapes": Cleaning("1", "pacs.processing.clean_shapes", "clean", each=True, whole_study=True),
 }
 """By what an instance is held for, in the order in which they run; the job's processor is "clean-" and this name."""
+
+WITH_STUDY = tuple(name for name, cleaning in CLEANERS.items() if cleaning.whole_study)
+"""What is cleaned when all of the study is at rest."""
 
 _PREFIX = "clean-"
 
@@ -171,6 +191,7 @@ def told(verdict: Verdict, image: HeldImage) -> tuple[dict[str, Any], list[bytes
         "elements": elements,
         "counts": dict(verdict.counts),
         "doubt": verdict.doubt,
+        "waits_for": list(verdict.waits_for),
     }
     if verdict.frames is None or verdict.doubt:
         return {"verdict": head}, []
@@ -201,8 +222,14 @@ def _native_described(image: Image) -> Image:
 
 
 def _unpacked(frames: Sequence[Buffer], image: Image) -> list[Array]:
+    data = b"".join(frames)
+    size_bytes, left = divmod(image.frame_bits, 8)
+    if size_bytes and not left and len(data) >= size_bytes * image.number_of_frames:
+        # Something lies behind them.
+        parts = (data[at * size_bytes : (at + 1) * size_bytes] for at in range(image.number_of_frames))
+        return [decode.native_frame(part, image) for part in parts]
     size = image.rows * image.columns
-    bits = np.unpackbits(np.frombuffer(b"".join(frames), np.uint8), bitorder="little")
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
     if image.bits_allocated != 1 or image.samples != 1 or not size or len(bits) < size * image.number_of_frames:
         raise NotTranscodable("the frames of this instance cannot be told apart")
     return [bits[at * size : (at + 1) * size].reshape(image.rows, image.columns) for at in range(image.number_of_frames)]

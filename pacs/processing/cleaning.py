@@ -19,10 +19,10 @@ from pacs.deid import cleaned
 from pacs.dicom.elements import element
 from pacs.logs import get_logger
 from pacs.model.bulk import LazyFrames
-from pacs.model.errors import IntegrityError, NotFound, Unavailable
+from pacs.model.errors import ConfigurationError, IntegrityError, NotFound, Unavailable
 from pacs.model.instance import Arrival, Buffer, Cleaned, Origin, Received, Stored
 from pacs.model.job import Claim, Job, JobState
-from pacs.processing import wire
+from pacs.processing import located, wire
 from pacs.processing.child import Child, Heartbeat, Outcome, check, child, died
 from pacs.processing.cleaners import CLEANERS, Cleaning, cleaning_of
 from pacs.retrieve import data_set
@@ -51,6 +51,8 @@ def attempt(archive: Archive, job: Job, claim: Claim, heartbeat: Heartbeat, stop
         return Outcome(JobState.FAILED, f"{type(error).__name__} in the archive; its images stay held", retry=True)
     except IntegrityError:
         return Outcome(JobState.FAILED, "a held record is damaged; its images stay held")
+    except ConfigurationError:
+        return Outcome(JobState.FAILED, "where the face lies is sealed under a key that is not here; its images stay held")
     finally:
         work.give_up()
 
@@ -84,6 +86,7 @@ class _Work:
         self._kind = kind
         self._cleaning = cleaning
         self._results: dict[str, Cleaned] = {}
+        self._located: dict[str, bytes] = {}
         settings = archive.settings.processing
         self._timeout_s = min(settings.timeout_s, cleaning.timeout_s or settings.timeout_s)
         self._memory_mb = min(settings.memory_mb, cleaning.memory_mb or settings.memory_mb)
@@ -132,6 +135,10 @@ class _Work:
         with child() as (process, write_end, reader):
             try:
                 wire.write(write_end, head)
+                if self._cleaning.whole_study:
+                    for one in self._archive.index.face_regions.of(self._job.study_instance_uid):
+                        region = located.opened(self._archive.notes, one)
+                        wire.write(write_end, {"located": one.frame_of_reference_uid}, [region])
             except wire.Closed:
                 return died(process)
             while groups:
@@ -184,6 +191,8 @@ class _Work:
                 raise _Failed(died(process)) from None
             if "verdict" in message:
                 self._take(message["verdict"], payload, held)
+            elif "located" in message:
+                self._located[str(message["located"])] = bytes(payload)
             elif "progress" in message:
                 if not self._cleaning.each:
                     self._progress(float(message["progress"]), str(message.get("note", ""))[:80])
@@ -242,7 +251,8 @@ class _Work:
             if stored.transfer_syntax_uid in LOSSY_JPEG:
                 # PS3.3 C.7.6.1.1.5: once lossy, always lossy, however it is kept from now on.
                 changes[_LOSSY_IMAGE_COMPRESSION] = ("CS", b"01")
-        pending = tuple(one for one in stored.pending if one != self._kind)
+        waits_for = tuple(str(one) for one in verdict["waits_for"])
+        pending = (*(one for one in stored.pending if one != self._kind), *waits_for)
         deidentified = cleaned.finished(
             header,
             pixel_data,
@@ -288,7 +298,12 @@ class _Work:
         quarantined = [self._quarantine(one) for one in doubtful]
         uncommitted, self._results = self._results, {}
         try:
-            taken = self._archive.index.cleaned(results, finishing=self._claim, reason=reason)
+            taken = self._archive.index.cleaned(
+                results,
+                finishing=self._claim,
+                reason=reason,
+                located=located.sealed(self._archive.notes, self._job, self._located),
+            )
         except NotFound:
             # Nothing was changed. After any other error the outcome is unknown (a connection can break behind a COMMIT):
             # then the new records stay; one without a row is passed over at the next start.

@@ -94,12 +94,17 @@ def _work(head: dict[str, object], reader: object, outgoing: int) -> None:
 
 
 def _clean(head: dict[str, object], reader: object, outgoing: int) -> None:
-    """Clean held images, group after group: until the worker has no more and ends this process."""
+    """Clean held images, group after group: until the worker has no more and ends this process.
+
+    What is known of the study comes before the first of them.
+    """
     from typing import Any, cast
 
     from pacs.processing import cleaners, wire
 
     cleaner = cleaners.CLEANERS[str(head["cleaner"])].load()
+    located: list[cleaners.Located] = []
+    options = {**cast(dict[str, Any], head["options"]), "located": located}
 
     def report(fraction: float, note: str) -> None:
         wire.write(outgoing, {"progress": fraction, "note": note})
@@ -110,6 +115,9 @@ def _clean(head: dict[str, object], reader: object, outgoing: int) -> None:
             message, payload = cast(wire.Reader, reader).read()
             if message.get("end"):
                 break
+            if "located" in message:
+                located.append(cleaners.Located(str(message["located"]), bytes(payload)))
+                continue
             given = cast(dict[str, Any], message["image"])
             view, parts, at = memoryview(payload), [], 0
             for length in given["lengths"]:
@@ -123,8 +131,11 @@ def _clean(head: dict[str, object], reader: object, outgoing: int) -> None:
                 given["transfer_syntax_uid"],
                 packed=given["packed"],
             )
-        for verdict in cleaner(list(images.values()), _seldom(report), cast(cleaners.Options, head["options"])):
-            wire.write(outgoing, *cleaners.told(verdict, images[verdict.sop_instance_uid]))
+        for one in cleaner(list(images.values()), _seldom(report), options):
+            if isinstance(one, cleaners.Located):
+                wire.write(outgoing, {"located": one.frame_of_reference_uid}, [one.region])
+            else:
+                wire.write(outgoing, *cleaners.told(one, images[one.sop_instance_uid]))
         wire.write(outgoing, {"cleaned": len(images)})
 
 

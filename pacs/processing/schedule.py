@@ -22,7 +22,7 @@ from pacs.ports import Clock, Queue
 from pacs.processing import routes
 from pacs.processing import rules as rules_file
 from pacs.processing.api import Spec
-from pacs.processing.cleaners import CLEANERS, first_of, processor_of
+from pacs.processing.cleaners import CLEANERS, WITH_STUDY, first_of, processor_of
 from pacs.processing.hours import opens_at
 from pacs.processing.planning import Headers, Planner, new_job, study_inputs
 from pacs.processing.registry import discover
@@ -72,7 +72,14 @@ class Scheduler:
 
         Raises `Unavailable` where the broker is away; the rows wait.
         """
-        for held in self._index.settled_held(self._clock(), settle_s=self._settings.settle_s, quiet_s=self._settings.quiet_s):
+        at_rest = self._index.settled_held(
+            self._clock(),
+            settle_s=self._settings.settle_s,
+            quiet_s=self._settings.quiet_s,
+            study_settle_s=self._settings.study_settle_s,
+            with_study=WITH_STUDY,
+        )
+        for held in at_rest:
             made = self._index.scheduled_held(held, cleaning_jobs(held))
             log.info(
                 "cleaning_scheduled",

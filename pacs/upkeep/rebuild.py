@@ -2,7 +2,7 @@
 
 Jobs are listed again as far as they left results; what was recalled (`recalls.json`, see `recalls`) is hidden again before
 anything is shown. Not in the records, and so not restored: jobs without a result, events, peers, tokens, labels, the worklist
-and performed steps, and which AE title an instance came by.
+and performed steps, where faces were cut, and which AE title an instance came by.
 Everything counts as processed; ask for a processor again where its results are missing.
 """
 

@@ -1,4 +1,4 @@
-"""Under a policy that removes faces, what carries shapes and cannot be cut stays out, unless its header names another part."""
+"""Under a policy that removes faces, what carries shapes is held for a mask, and what no mask helps stays out."""
 
 import making
 import pytest
@@ -6,25 +6,41 @@ from deid.deidentifying import deidentifier
 
 from pacs.model.errors import Quarantined
 
-SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-PET = "1.2.840.10008.5.1.4.1.1.128"
+STORAGE = "1.2.840.10008.5.1.4.1.1."
+SEGMENTATION, PET, PARAMETRIC_MAP, DOSE, STRUCTURES = (STORAGE + one for one in ("66.4", "128", "30", "481.2", "481.3"))
+SILENT = {"SeriesDescription": "", "StudyDescription": ""}
 
 
-@pytest.mark.parametrize("sop_class_uid", [SEGMENTATION, PET])
-@pytest.mark.parametrize("words", [{"BodyPartExamined": "HEAD"}, {"BodyPartExamined": ""}])
-def test_a_shape_of_a_head_goes_to_quarantine(sop_class_uid: str, words: dict[str, str]) -> None:
-    """A segmentation or PET image of a head, or of who knows what, is doubtful."""
-    silent = {"SeriesDescription": "", "StudyDescription": ""}
-    ds = making.dataset(SOPClassUID=sop_class_uid, **{**silent, **words})
+@pytest.mark.parametrize("sop_class_uid", [SEGMENTATION, STORAGE + "66.7", PET, STORAGE + "130", PARAMETRIC_MAP, DOSE])
+@pytest.mark.parametrize("words", [{"BodyPartExamined": "HEAD"}, {"BodyPartExamined": ""}, {"BodyPartExamined": "CHEST"}])
+def test_what_a_mask_can_cut_is_held_for_it(sop_class_uid: str, words: dict[str, str]) -> None:
+    """Whatever its header says: a head in its frame of reference may show that it is wrong."""
+    ds = making.dataset(SOPClassUID=sop_class_uid, **{**SILENT, **words})
+
+    assert deidentifier("research-faceless").deidentify(making.received(ds)).pending == ("shapes",)
+    assert deidentifier("research").deidentify(making.received(ds)).pending == ()
+
+
+@pytest.mark.parametrize("suffix", ["13.1.2", "20", "66.5", "481.3"])
+def test_a_shape_that_no_mask_helps_goes_to_quarantine(suffix: str) -> None:
+    """Meshes, contours, projections of a camera: unless they name another part of the body."""
+    ds = making.dataset(SOPClassUID=STORAGE + suffix, **{**SILENT, "BodyPartExamined": ""})
+    chest = making.dataset(SOPClassUID=STORAGE + suffix, BodyPartExamined="CHEST")
 
     with pytest.raises(Quarantined, match="shape of a face"):
         deidentifier("research-faceless").deidentify(making.received(ds))
 
-    assert deidentifier("research").deidentify(making.received(ds)).pending == ()
+    assert deidentifier("research-faceless").deidentify(making.received(chest)).pending == ()
 
 
-def test_a_shape_of_another_part_comes_in() -> None:
-    """A segmentation of the chest is what it says."""
-    ds = making.dataset(SOPClassUID=SEGMENTATION, BodyPartExamined="CHEST")
+def test_real_numbers_and_contours_beside_a_grid_are_not_cut() -> None:
+    """A Parametric Map of floats keeps them outside of Pixel Data; a dose may carry contours: a mask misses both."""
+    floats = making.dataset(SOPClassUID=PARAMETRIC_MAP, BodyPartExamined="HEAD")
+    floats.add_new(0x7FE00008, "OF", bytes(floats.PixelData))
+    del floats.PixelData
+    contours = making.dataset(SOPClassUID=DOSE, BodyPartExamined="HEAD")
+    contours.ROIContourSequence = [making.Dataset()]
 
-    assert deidentifier("research-faceless").deidentify(making.received(ds)).policy == "research-faceless"
+    for ds in (floats, contours):
+        with pytest.raises(Quarantined, match="shape of a face"):
+            deidentifier("research-faceless").deidentify(making.received(ds))

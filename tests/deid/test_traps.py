@@ -461,6 +461,14 @@ def test_trap_50_bytes_behind_the_last_pixel_and_padding_are_dropped() -> None:
     assert NAME.encode() not in encoded(result)
 
 
+def test_trap_50_the_byte_that_makes_the_length_even_says_nothing() -> None:
+    """It is zero, whatever a writer left there (highdicom 0.28 leaves "0")."""
+    ds = making.dataset(NumberOfFrames=3, BitsAllocated=8, BitsStored=8, HighBit=7, PixelRepresentation=0, Rows=5, Columns=5)
+    ds.add_new(0x7FE00010, "OB", bytes(range(75)) + b"0")
+
+    assert read_back(deidentifier().deidentify(making.received(ds))).PixelData == bytes(range(75)) + b"\0"
+
+
 def test_trap_50_frames_that_the_header_forgot_are_quarantined() -> None:
     """A whole frame too many is neither shown nor silently lost."""
     ds = making.dataset()

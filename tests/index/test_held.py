@@ -8,11 +8,11 @@ from arrivals import placed
 
 from pacs.index.database import Index
 from pacs.model.errors import NotFound
-from pacs.model.instance import Arrival, Cleaned, Location, Stored
+from pacs.model.instance import Arrival, Cleaned, Location, SealedRegion, Stored
 from pacs.model.job import Claim, JobState, NewJob
 from pacs.model.query import Level, Query
 
-RESTS = {"settle_s": 2.0, "quiet_s": 20.0}
+RESTS = {"settle_s": 2.0, "quiet_s": 20.0, "study_settle_s": 4.0}
 
 
 def held(number: int, *pending: str, **overrides: object) -> tuple[Arrival, Location]:
@@ -52,7 +52,7 @@ def test_what_is_held_is_seen_by_nobody_and_wakes_no_rule(index: Index, clock: a
     (stored,) = index.add([held(1)])
 
     assert (counted(index), list(index.studies())) == (0, [])
-    assert index.settled(clock.now + 1000, study_settle_s=0, **RESTS) == []
+    assert index.settled(clock.now + 1000, **{**RESTS, "study_settle_s": 0}) == []
     assert index.equal("1.1.1.1", stored.digest) is not None
     (there,) = index.locate(study_instance_uids=["1.1"], include_held=True)
     assert there.pending == ("pixels",)
@@ -77,7 +77,7 @@ def test_a_held_series_is_due_when_its_association_was_released(index: Index, cl
 def test_clean_records_take_the_place_of_the_held_ones(index: Index, clock: arrivals.Clock) -> None:
     """In the transaction that ends the job: location, digest and syntax are the new ones, and rules are woken by it."""
     index.add([placed(1), held(2), held(3)])
-    assert index.settled(clock.now + 1000, study_settle_s=0, **RESTS) == []
+    assert index.settled(clock.now + 1000, **{**RESTS, "study_settle_s": 0}) == []
     two, three = (one for one in index.locate(study_instance_uids=["1.1"], include_held=True) if one.pending)
     claim = claimed(index, clock)
 
@@ -91,7 +91,7 @@ def test_clean_records_take_the_place_of_the_held_ones(index: Index, clock: arri
     assert (now.pending, now.transfer_syntax_uid) == ((), "1.2.840.10008.1.2.4.202")
     resent = index.equal("1.1.1.2", two.digest)
     assert resent is not None and resent.location == now.location
-    (series,) = (one for one in index.settled(clock.now + 3, study_settle_s=0, **RESTS) if one.series_instance_uid)
+    (series,) = (one for one in index.settled(clock.now + 3, **{**RESTS, "study_settle_s": 0}) if one.series_instance_uid)
     assert series.attributes["NumberOfSeriesRelatedInstances"] == "3"
     assert index.settled_held(clock.now + 1000, **RESTS) == []
     assert index.pending() > 0
@@ -167,3 +167,45 @@ def test_a_record_that_was_replaced_already_is_not_replaced_again(index: Index, 
 
     assert index.cleaned([as_cleaned(stored, 1)], finishing=first) == [True]
     assert index.cleaned([as_cleaned(stored, 3)], finishing=second) == [False]
+
+
+def test_what_waits_for_its_study_is_due_when_nothing_else_of_it_is_open_or_held(index: Index, clock: arrivals.Clock) -> None:
+    """A segmentation is at rest long before the head that tells where its face lies."""
+    index.add([held(1, "shapes", association="a1"), held(2, "faces", association="a2", series="1.1.2")])
+    index.end_association("a1")
+
+    def due(at: float) -> list[tuple[str, ...]]:
+        return [one.pending for one in index.settled_held(clock.now + at, **RESTS, with_study=["shapes"])]
+
+    assert due(10) == []
+    index.end_association("a2")
+    assert due(3) == [("faces",)]
+    assert due(30) == [("faces",)]
+
+    (stored,) = (one for one in index.locate(study_instance_uids=["1.1"], include_held=True) if one.pending == ("faces",))
+    (series,) = index.settled_held(clock.now + 30, **RESTS, with_study=["shapes"])
+    job = NewJob("k", "clean-faces", "1", {}, "de-identification", "cpu", "1.1", ("1.1.2",), series.completion)
+    (job_id,) = index.scheduled_held(series, [job])
+    assert due(30) == []
+    assert index.jobs.claim(job_id, "w", 30) is not None
+    region = SealedRegion("1.1 1.99 1.1.2", "1.1", "1.99", "k1", b"sealed")
+    index.cleaned([as_cleaned(stored, 2)], finishing=Claim(job_id, "w"), located=[region])
+
+    assert due(3) == [] and due(30) == [("shapes",)]
+    assert index.face_regions.of("1.1") == [region]
+
+
+def test_a_region_is_replaced_by_the_next_look_and_forgotten_with_its_study(index: Index, clock: arrivals.Clock) -> None:
+    """One for each series of a frame of reference; when the identity key changes it is sealed anew."""
+    for sealed in (b"first", b"second"):
+        (stored,) = index.add([held(len(sealed))])
+        region = SealedRegion("1.1 1.99 1.1.1", "1.1", "1.99", "k1", sealed)
+        index.cleaned([as_cleaned(stored, len(sealed))], finishing=claimed(index, clock), located=[region])
+
+    assert index.face_regions.of("1.1") == [region]
+    assert index.face_regions.of("1.2") == []
+    ((row,),) = index.sealed.under_others("k2")
+    assert row.bound_to == region.place and index.sealed.replace(row, "k2", b"anew")
+    assert index.sealed.sealed_with() == {"k2": 1}
+    index.upkeep.forget("1.1")
+    assert index.face_regions.of("1.1") == []

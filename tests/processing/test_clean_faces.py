@@ -1,58 +1,15 @@
 """Held head series come out without a face, chests come out as they came, and doubt goes to quarantine."""
 
-import time
-from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path
 
 import making
 import making_head
 import numpy as np
 import pytest
-from pydicom import dcmread
-from pydicom.dataset import Dataset
+from processing.held_heads import clean, methods, send, visible
 
-from pacs.archive import Archive
-from pacs.ingest import ingest
-from pacs.model.job import Job, JobState
+from pacs.model.job import JobState
 from pacs.phantoms import petct
-from pacs.processing.registry import discover
-from pacs.processing.runner import run_job
-from pacs.processing.schedule import cleaning_jobs
-from pacs.retrieve import data_set
-
-EXPLICIT = "1.2.840.10008.1.2.1"
-
-
-def send(archive: Archive, images: Iterable[Dataset], association: str = "a1") -> None:
-    for one in images:
-        ingest(archive, making.received(one, association=association))
-    archive.index.end_association(association)
-
-
-def clean(archive: Archive) -> list[Job]:
-    """Do what scheduler and worker do for series that hold something."""
-    jobs = []
-    for held in archive.index.settled_held(time.time() + 3600, settle_s=0, quiet_s=0):
-        for job_id in archive.index.scheduled_held(held, cleaning_jobs(held)):
-            run_job(archive, discover(archive.settings.plugins_path), job_id, worker="test")
-            jobs.append(archive.index.jobs.get(job_id))
-    return jobs
-
-
-def visible(archive: Archive) -> list[Dataset]:
-    """Return what a door would hand out, in slice order."""
-    out = []
-    for study in archive.index.studies():
-        for one in archive.index.locate(study_instance_uids=[study.study_instance_uid]):
-            buffers = data_set(archive, one, [EXPLICIT]).buffers
-            ds = dcmread(BytesIO(b"".join(bytes(part) for part in buffers)), force=True)
-            out.append(ds)
-    return sorted(out, key=lambda ds: int(ds.InstanceNumber))
-
-
-def methods(ds: Dataset) -> set[str]:
-    return {item.CodeValue for item in ds.DeidentificationMethodCodeSequence}
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])
