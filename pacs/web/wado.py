@@ -6,11 +6,8 @@ Instances and frames are served as stored where the caller allows it, so that th
 
 import hashlib
 import re
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Generic, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -21,10 +18,8 @@ from pacs import retrieve as way_out
 from pacs.archive import Archive
 from pacs.codec.large import Stream as Made
 from pacs.dicom import dicomjson, elements
-from pacs.model.bulk import Content, Slice, blocks
 from pacs.model.errors import InvalidQuery, NotFound, NotTranscodable
 from pacs.model.instance import Buffer, InstanceKey, Stored
-from pacs.web import multipart
 from pacs.web.accept import (
     EXPLICIT_LE,
     MEDIA_TYPES,
@@ -36,9 +31,9 @@ from pacs.web.accept import (
     transfer_syntaxes,
 )
 from pacs.web.auth import sees_originals
+from pacs.web.bodies import in_parts, json_array, pieces, ranged, started
 from pacs.web.door import Door, Stream, ahead, door, in_thread, made, not_modified, service_url, takes_gzip, uid
 
-T = TypeVar("T")
 PIXEL_DATA = "7FE00010"
 METADATA_BATCH = 16
 MAXIMUM_FRAMES = 100_000
@@ -79,7 +74,7 @@ async def retrieve(request: Request) -> Response:
     base = service_url(request)
     calls = (partial(_file, at.archive, stored, syntax, base, originals) for stored, syntax in chosen)
     status = 200 if len(chosen) == len(found) else 206
-    return await _multipart(at, calls, "application/dicom", status, headers)
+    return await in_parts(at, calls, "application/dicom", status, headers)
 
 
 async def metadata(request: Request) -> Response:
@@ -98,8 +93,8 @@ async def metadata(request: Request) -> Response:
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", **VARY}
     if zipped:
         headers["Content-Encoding"] = "gzip"
-    source = await _started(ahead(calls, at.read))
-    return Stream(_json_array(source, zipped), 200, headers, media_type="application/dicom+json")
+    source = await started(ahead(calls, at.read))
+    return Stream(json_array(source, zipped), 200, headers, media_type="application/dicom+json")
 
 
 async def frames(request: Request) -> Response:
@@ -127,7 +122,7 @@ async def frames(request: Request) -> Response:
         one = way_out.frame(at.archive, stored, number, accepted)
         return part_type, f"{place}/{number}", (one.data,)
 
-    return await _multipart(at, (partial(call, number) for number in numbers), content_type, 200, headers, depth=4)
+    return await in_parts(at, (partial(call, number) for number in numbers), content_type, 200, headers, depth=4)
 
 
 async def bulkdata(request: Request) -> Response:
@@ -146,7 +141,7 @@ async def bulkdata(request: Request) -> Response:
     headers = {"ETag": etag, "Cache-Control": "private, max-age=86400, immutable", **VARY}
     if _first_covering(ranges, "application/octet-stream").wrapped:
         part = ("application/octet-stream", str(request.url.replace(query="")), (value,))
-        return await _multipart(at, (lambda: part,), "application/octet-stream", 200, headers)
+        return await in_parts(at, (lambda: part,), "application/octet-stream", 200, headers)
     return ranged(request, value, headers)
 
 
@@ -165,8 +160,8 @@ async def _pixel_data(request: Request, at: Door, ranges: Sequence[MediaRange], 
     if syntax == EXPLICIT_LE:
         value = await in_thread(at.read, way_out.native_pixels, at.archive, stored)
         if covering.wrapped or covering.name == "*/*":
-            part = (f"{content_type}; transfer-syntax={syntax}", str(request.url.replace(query="")), _pieces(value))
-            return await _multipart(at, (lambda: part,), content_type, 200, headers)
+            part = (f"{content_type}; transfer-syntax={syntax}", str(request.url.replace(query="")), pieces(value))
+            return await in_parts(at, (lambda: part,), content_type, 200, headers)
         headers["ETag"] = etag_of([stored], "pixels", syntax, weak=False)
         return ranged(request, value, headers)
     if not covering.wrapped and stored.number_of_frames > 1:
@@ -177,7 +172,7 @@ async def _pixel_data(request: Request, at: Door, ranges: Sequence[MediaRange], 
         return f"{content_type}; transfer-syntax={syntax}", "", (one.data,)
 
     calls = (partial(call, number) for number in range(1, stored.number_of_frames + 1))
-    return await _multipart(at, calls, content_type, 200, headers)
+    return await in_parts(at, calls, content_type, 200, headers)
 
 
 async def _begin(request: Request) -> tuple[Door, list[MediaRange], list[Stored]]:
@@ -334,36 +329,6 @@ def _value_at(archive: Archive, stored: Stored, path: str, originals: reidentify
     raise NotFound("there is no such element")
 
 
-def _pieces(value: Content) -> Iterable[Buffer]:
-    return (value,) if isinstance(value, bytes | bytearray | memoryview) else blocks(value)
-
-
-def ranged(request: Request, value: Content, headers: dict[str, str]) -> Response:
-    """Answer with `value` or the one range of bytes asked for (RFC 9110 14): 200, 206 or 416."""
-    size = len(value)
-    headers = {**headers, "Accept-Ranges": "bytes"}
-    asked = re.fullmatch(r"bytes=(\d{0,15})-(\d{0,15})", request.headers.get("range", "").replace(" ", ""))
-    if not asked or not (asked[1] or asked[2]):
-        return _span(request, value, 0, size, 200, headers)
-    if asked[1]:
-        first, last = int(asked[1]), min(int(asked[2] or size - 1), size - 1)
-    else:
-        first, last = max(size - int(asked[2]), 0), size - 1
-    if first > last or first >= size:
-        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
-    headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-    return _span(request, value, first, last + 1, 206, headers)
-
-
-def _span(request: Request, value: Content, begin: int, end: int, status: int, headers: dict[str, str]) -> Response:
-    kind = "application/octet-stream"
-    if isinstance(value, bytes | bytearray | memoryview):
-        return Response(bytes(memoryview(value)[begin:end]), status, headers, media_type=kind)
-    pieces = blocks(Slice(value, begin, end - begin))
-    headers["Content-Length"] = str(end - begin)
-    return Stream(made(pieces, door(request).read), status, headers, media_type=kind)
-
-
 def etag_of(found: Sequence[Stored], *form: str, weak: bool) -> str:
     """Name this representation by the content it is made of; it changes when an instance arrives or is replaced."""
     digest = hashlib.sha256("\0".join(form).encode())
@@ -371,70 +336,6 @@ def etag_of(found: Sequence[Stored], *form: str, weak: bool) -> str:
         digest.update(f"{one.key.sop_instance_uid} {one.version} {one.transfer_syntax_uid}".encode())
         digest.update(one.digest)
     return f'{"W/" if weak else ""}"{digest.hexdigest()[:32]}"'
-
-
-async def _multipart(
-    at: Door,
-    calls: Iterable[Callable[[], tuple[str, str, Iterable[Buffer]]]],
-    content_type: str,
-    status: int,
-    headers: dict[str, str],
-    depth: int = 2,
-) -> Response:
-    """Stream parts; the first is made before the answer begins, so that its failure still has a status."""
-    boundary = multipart.new_boundary()
-    source = await _started(ahead(calls, at.read, depth))
-
-    async def body() -> AsyncIterator[bytes]:
-        first = True
-        async with aclosing(source):
-            async for kind, location, buffers in source:
-                head = multipart.part_head(boundary, kind, location, first=first)
-                if isinstance(buffers, Sequence):
-                    buffers = (head, *buffers)
-                else:
-                    yield head
-                async for chunk in made(buffers, at.read):
-                    yield chunk
-                first = False
-        yield multipart.closing(boundary)
-
-    return Stream(body(), status, headers, media_type=f'multipart/related; type="{content_type}"; boundary={boundary}')
-
-
-async def _started(source: AsyncIterator[T]) -> "_Started[T]":
-    return _Started(await anext(source), source)
-
-
-class _Started(Generic[T]):
-    """An async iterator whose first item is here already."""
-
-    def __init__(self, first: T, rest: AsyncIterator[T]) -> None:
-        self._first: list[T] = [first]
-        self._rest = rest
-
-    def __aiter__(self) -> "_Started[T]":
-        return self
-
-    async def __anext__(self) -> T:
-        return self._first.pop() if self._first else await anext(self._rest)
-
-    async def aclose(self) -> None:
-        """Close the source."""
-        await self._rest.aclose()  # type: ignore[attr-defined]  # always an async generator
-
-
-async def _json_array(source: "_Started[list[bytes]]", zipped: bool) -> AsyncIterator[bytes]:
-    squeeze = zlib.compressobj(2, zlib.DEFLATED, 31) if zipped else None
-    opening = b"["
-    async with aclosing(source):
-        async for batch in source:
-            text = opening + b",".join(batch)
-            opening = b","
-            made = squeeze.compress(text) if squeeze else text
-            if made:
-                yield made
-    yield squeeze.compress(b"]") + squeeze.flush() if squeeze else b"]"
 
 
 def representative(found: Sequence[Stored]) -> Stored:
