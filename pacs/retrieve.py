@@ -11,7 +11,7 @@ from itertools import chain
 
 from pacs.archive import Archive
 from pacs.codec.large import Stream
-from pacs.codec.transcode import DataSetParts
+from pacs.codec.outgoing import DataSetParts
 from pacs.dicom import elements, part10
 from pacs.dicom.elements import EXPLICIT_LITTLE_ENDIAN
 from pacs.model.bulk import Content

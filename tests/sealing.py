@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
-from pacs.codec.transcode import DataSetParts
+from pacs.codec.outgoing import DataSetParts
 from pacs.dicom import elements, part10
 from pacs.model.errors import NotFound
 from pacs.model.instance import Deidentified, Encoded, InstanceKey, Location, Origin, Sealed, Stored, StoredFrames

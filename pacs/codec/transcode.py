@@ -7,22 +7,21 @@ compressed with loss, and a receiver that accepts no reachable syntax gets `NotT
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
-from pacs.codec import decode, frames, large, lossless, syntaxes
+from pacs.codec import decode, frames, large, large_out, lossless, syntaxes
 from pacs.codec import image as syntax
 from pacs.codec.image import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA, Image, describe
+from pacs.codec.outgoing import ENCODERS, NO_SYNTAX, DataSetParts, decoder, encoded
 from pacs.codec.splicing import (
-    EMPTY_TABLE,
     PIXEL_TAGS,
     around_pixel_data,
     colour,
     feed,
-    named,
     parsed,
     pixel_element,
     replaced,
@@ -40,7 +39,6 @@ from pacs.ports import Scratch
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-_NO_SYNTAX = "the receiver accepts none of the transfer syntaxes that this instance can be sent in"
 SUPPORTED: tuple[str, ...] = (
     *syntax.UNCOMPRESSED,
     syntax.HTJ2K_LOSSLESS_RPCL,
@@ -55,28 +53,6 @@ SUPPORTED: tuple[str, ...] = (
     *sorted(syntax.VIDEO),
 )
 """Transfer syntaxes in which instances can be kept and sent."""
-_ENCODERS: dict[str, Callable[[Buffer, Image], bytes]] = {
-    syntax.HTJ2K_LOSSLESS_RPCL: lossless.encode_htj2k,
-    syntax.HTJ2K_LOSSLESS: lossless.encode_htj2k,
-    syntax.HTJ2K: lossless.encode_htj2k,
-    syntax.JPEG_LS_LOSSLESS: lossless.encode_jpeg_ls,
-}
-"""What we compress to, best first."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataSetParts:
-    """A whole data set as buffers to be written one after another, without File Meta Information; of a large one a stream."""
-
-    buffers: tuple[Buffer, ...] | large.Stream = field(repr=False)
-    transfer_syntax_uid: str
-
-    @property
-    def size_bytes(self) -> int | None:
-        """Length of the data set; None where a stream does not know it before."""
-        if isinstance(self.buffers, large.Stream):
-            return self.buffers.size_bytes
-        return sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
 
 class Codec:
@@ -197,7 +173,7 @@ class Codec:
         try:
             image = describe({one.tag: one for one in parsed(header)})
             if isinstance(stored.frames, LazyFrames) or image.frame_bits * stored.number_of_frames // 8 > large.LARGE_BYTES:
-                self._check_large(header, stored, transfer_syntax_uid, digest if repeatable else None)
+                large_out.check(self._window, header, stored, transfer_syntax_uid, digest if repeatable else None)
             elif repeatable:
                 parts = self.data_set(header, stored, transfer_syntax_uid, (EXPLICIT_LITTLE_ENDIAN,))
                 found = sha256(EXPLICIT_LITTLE_ENDIAN.encode("ascii"))
@@ -251,10 +227,10 @@ class Codec:
         image, pixel_vr = describe({one.tag: one for one in before}), stored.pixel_vr
         native_bytes = image.frame_bits * stored.number_of_frames // 8
         if isinstance(stored.frames, LazyFrames) or (stored.frames and native_bytes > large.LARGE_BYTES):
-            return self._large_data_set(before, after, stored, image, transfer_syntax_uid, accepted)
-        target = next((uid for uid in (*syntax.UNCOMPRESSED, *_ENCODERS) if uid in accepted), None)
+            return large_out.data_set(self._window, before, after, stored, image, transfer_syntax_uid, accepted)
+        target = next((uid for uid in (*syntax.UNCOMPRESSED, *ENCODERS) if uid in accepted), None)
         if target is None:
-            raise NotTranscodable(_NO_SYNTAX)
+            raise NotTranscodable(NO_SYNTAX)
         if transfer_syntax_uid != EXPLICIT_LITTLE_ENDIAN:
             if PIXEL_DATA in {one.tag for one in before} or stored.packed:
                 raise NotTranscodable("the frames of this instance cannot be told apart, so they cannot be decoded")
@@ -266,7 +242,7 @@ class Codec:
                     stored.pixel_vr if transfer_syntax_uid in syntax.HTJ2K_FAMILY and stored.pixel_vr == "OW" else vr(image)
                 )
                 before = with_colour(before, image)
-        if target in _ENCODERS:
+        if target in ENCODERS:
             return self._recompressed(before, after, replace(stored, pixel_vr=pixel_vr), image, target)
         pixel = pixel_element(stored, EXPLICIT_LITTLE_ENDIAN, pixel_vr)
         if target == syntax.EXPLICIT_BIG_ENDIAN and pixel_vr == "OW" and image.bits_allocated > 16:
@@ -282,7 +258,7 @@ class Codec:
         image = describe({one.tag: one for one in before})
         if not isinstance(stored.frames, LazyFrames) and image.frame_bits * stored.number_of_frames // 8 <= large.LARGE_BYTES:
             return None
-        return Joined(self._native(before, stored, image, transfer_syntax_uid)[1].frames)
+        return Joined(large_out.native_frames(self._window, before, stored, image, transfer_syntax_uid)[1].frames)
 
     def transcode_frame(
         self, header: Buffer, data: Buffer, transfer_syntax_uid: str, accepted: Sequence[str]
@@ -295,7 +271,7 @@ class Codec:
         if relabelled is not None:
             return bytes(data), relabelled
         image = describe({one.tag: one for one in parsed(header)})
-        target = next((uid for uid in (*syntax.UNCOMPRESSED[:2], *_ENCODERS) if uid in accepted), None)
+        target = next((uid for uid in (*syntax.UNCOMPRESSED[:2], *ENCODERS) if uid in accepted), None)
         if target is None:
             raise NotTranscodable("none of the accepted transfer syntaxes can be reached for this frame")
         native = bytes(data)
@@ -303,10 +279,10 @@ class Codec:
             with self._cores:
                 array, image = decode.decoded(data, image, transfer_syntax_uid)
             native = array.tobytes()
-        if target not in _ENCODERS:
+        if target not in ENCODERS:
             return native, target
         with self._cores:
-            stream = self._encoded(native, image, target)
+            stream = encoded(native, image, target)
         return stream, target
 
     def pixels(self, header: Buffer, data: Buffer, transfer_syntax_uid: str) -> decode.Array:
@@ -331,7 +307,7 @@ class Codec:
         """Return the syntaxes in which an instance stored so can usually be sent, best first."""
         found = [transfer_syntax_uid, *syntax.ALSO_VALID_AS.get(transfer_syntax_uid, ())]
         if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN or transfer_syntax_uid in syntax.DECODABLE:
-            found += [*syntax.UNCOMPRESSED, *_ENCODERS]
+            found += [*syntax.UNCOMPRESSED, *ENCODERS]
         return tuple(dict.fromkeys(found))
 
     def close(self) -> None:
@@ -346,120 +322,35 @@ class Codec:
             if self._scratch is None:
                 return None
             return large.compressed(
-                split.frames, image, self._window, self._scratch, lossless.encode_htj2k, _decode_htj2k, self._prove_every
+                split.frames,
+                image,
+                self._window,
+                self._scratch,
+                lossless.encode_htj2k,
+                decoder(syntax.HTJ2K_LOSSLESS),
+                self._prove_every,
             )
 
         def one(numbered: tuple[int, Buffer]) -> bytes | None:
             index, frame = numbered
-            return lossless.compressed(frame, image, lossless.encode_htj2k, _decode_htj2k, prove=index % self._prove_every == 0)
+            return lossless.compressed(
+                frame, image, lossless.encode_htj2k, decoder(syntax.HTJ2K_LOSSLESS), prove=index % self._prove_every == 0
+            )
 
         found = self._each(one, list(enumerate(split.frames)))
         streams = tuple(stream for stream in found if stream is not None)
         return streams if len(streams) == len(split.frames) else None
-
-    def _native(
-        self, before: list[Element], stored: StoredFrames, image: Image, transfer_syntax_uid: str
-    ) -> tuple[list[Element], large.Native, str]:
-        """Return the elements before Pixel Data, the frames of a large object and their VR, all uncompressed."""
-        found = stored.frames
-        if not isinstance(found, LazyFrames):
-            held = found
-            found = LazyFrames(len(held), held.__getitem__, lambda index: len(held[index]))
-        if transfer_syntax_uid == EXPLICIT_LITTLE_ENDIAN:
-            return before, large.Native(found, image, self._window), stored.pixel_vr
-        if stored.packed:
-            raise NotTranscodable("the frames of this instance cannot be told apart, so they cannot be decoded")
-        native = large.decoded(
-            found, image, self._window, lambda frame, image: decode.decoded(frame, image, transfer_syntax_uid)
-        )
-        keeps_vr = transfer_syntax_uid in syntax.HTJ2K_FAMILY and stored.pixel_vr == "OW"
-        return with_colour(before, native.image), native, stored.pixel_vr if keeps_vr else vr(native.image)
-
-    def _large_data_set(
-        self,
-        before: list[Element],
-        after: list[Element],
-        stored: StoredFrames,
-        image: Image,
-        transfer_syntax_uid: str,
-        accepted: Sequence[str],
-    ) -> DataSetParts:
-        """Return a large data set in the best of `accepted`, each frame made when it is its turn."""
-        fits = image.frame_bits * stored.number_of_frames // 8 <= frames.LARGEST_VALUE
-        possible = (*(syntax.UNCOMPRESSED[:2] if fits else ()), *_ENCODERS)
-        target = next((uid for uid in possible if uid in accepted), None)
-        if target is None:
-            raise NotTranscodable(_NO_SYNTAX if fits else "uncompressed, this instance is longer than the 4 GiB of an element")
-        before, native, pixel_vr = self._native(before, stored, image, transfer_syntax_uid)
-        if target not in _ENCODERS:
-            (head, padding), length = large.native_element(native.frames, pixel_vr)
-            opening = syntaxes.rewritten(before, [head], after, pixel_vr, target)
-            place = next(index for index, one in enumerate(opening) if bytes(one[:4]) == b"\xe0\x7f\x10\0") + 1
-
-            def begin() -> Iterator[Buffer]:
-                yield from opening[:place]
-                yield from native
-                yield padding
-                yield from opening[place:]
-
-            return DataSetParts(large.Stream(begin, sum(map(len, opening)) + length + len(padding)), target)
-        if stored.packed or not lossless.suits(native.image):
-            raise NotTranscodable("these pixels cannot be compressed without loss")
-        if native.image.samples == 3 and native.image.photometric_interpretation == "RGB" and target != syntax.JPEG_LS_LOSSLESS:
-            before = replaced(before, colour("YBR_RCT"))
-
-        def one(index: int) -> bytes:
-            return self._encoded(native.frames[index], native.image, target)
-
-        def begin_encoded() -> Iterator[Buffer]:
-            yield from dicom.join(before)
-            # How long the code streams will be nobody knows yet: the offset table is empty (PS3.5 A.4).
-            yield frames.encapsulated_head() + EMPTY_TABLE
-            size = native.frames.size_of(0)
-            yield from large.fragments_of(self._window.each(one, len(native.frames), size, large.WAY_OUT_BYTES))
-            yield from dicom.join(after)
-
-        return DataSetParts(large.Stream(begin_encoded, None), target)
-
-    def _check_large(self, header: Buffer, stored: StoredFrames, transfer_syntax_uid: str, digest: bytes | None) -> None:
-        before, after = around_pixel_data(parsed(header))
-        image = describe({one.tag: one for one in before})
-        if digest is None:
-            if not stored.packed and transfer_syntax_uid in syntax.DECODABLE:
-                for _ in self._native(before, stored, image, transfer_syntax_uid)[1]:
-                    pass
-            return
-        before, native, pixel_vr = self._native(before, stored, image, transfer_syntax_uid)
-        computed = sha256(EXPLICIT_LITTLE_ENDIAN.encode("ascii"))
-        feed(computed.update, before, 0)
-        length = native.frames.size_bytes
-        computed.update(named(PIXEL_DATA, pixel_vr, length + length % 2))
-        for frame in native:
-            computed.update(frame)
-        computed.update(bytes(length % 2))
-        feed(computed.update, after, 0)
-        if computed.digest() != digest:
-            raise IntegrityError("the content is not the one that its digest was computed of")
 
     def _recompressed(
         self, before: list[Element], after: list[Element], stored: StoredFrames, image: Image, target: str
     ) -> DataSetParts:
         if stored.packed or not stored.frames or PIXEL_DATA in {one.tag for one in before}:
             raise NotTranscodable("this instance has no frames that can be compressed")
-        streams = self._each(lambda frame: self._encoded(frame, image, target), stored.frames)
+        streams = self._each(lambda frame: encoded(frame, image, target), stored.frames)
         if image.samples == 3 and image.photometric_interpretation == "RGB" and target != syntax.JPEG_LS_LOSSLESS:
             before = replaced(before, colour("YBR_RCT"))
         element = frames.encapsulated_element(streams)
         return DataSetParts((*dicom.join(before), *element, *dicom.join(after)), target)
-
-    def _encoded(self, frame: Buffer, image: Image, target: str) -> bytes:
-        """Compress a native frame for a receiver, proven exact."""
-        if not lossless.suits(image):
-            raise NotTranscodable("these pixels cannot be compressed without loss")
-        stream = lossless.compressed(frame, image, _ENCODERS[target], _decoder(target), prove=True, at_any_size=True)
-        if stream is None:
-            raise NotTranscodable("these pixels cannot be compressed without loss")
-        return stream
 
     def _each(self, function: Callable[[_T], _R], values: Sequence[_T]) -> list[_R]:
         """Apply `function` to all values, on all cores where there are several."""
@@ -485,11 +376,3 @@ def _as_stored(transfer_syntax_uid: str, accepted: Sequence[str] | None) -> str 
     if accepted is None or transfer_syntax_uid in accepted:
         return transfer_syntax_uid
     return next((uid for uid in syntax.ALSO_VALID_AS.get(transfer_syntax_uid, ()) if uid in accepted), None)
-
-
-def _decode_htj2k(stream: bytes, image: Image) -> decode.Array:
-    return decode.decoded(stream, image, syntax.HTJ2K_LOSSLESS)[0]
-
-
-def _decoder(target: str) -> Callable[[bytes, Image], decode.Array]:
-    return lambda stream, image: decode.decoded(stream, image, target)[0]

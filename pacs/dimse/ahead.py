@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from pacs import retrieve as way_out
 from pacs.archive import Archive
-from pacs.codec.transcode import DataSetParts
+from pacs.codec.outgoing import DataSetParts
 from pacs.model.instance import InstanceKey, Stored
 from pacs.reidentify import Originals
 
