@@ -4,7 +4,7 @@ Sources: Boellaard R et al., "FDG PET/CT: EANM procedure guidelines for tumour i
 Imaging 42 (2015) 328-354 (41 % of the maximum); Barrington SF, Meignan M, "Time to prepare for risk adaptation in lymphoma
 by standardizing measurement of metabolic tumor burden", J Nucl Med 60 (2019) 1096-1102 (SUV 2.5 and 4.0); Wahl RL, Jacene
 H, Kasamon Y, Lodge MA, "From RECIST to PERCIST", J Nucl Med 50 suppl 1 (2009) 122S-150S (peak: mean of a sphere of 1 mL;
-threshold 1.5 times the liver's mean plus two standard deviations, which have to be given here).
+threshold 1.5 times the liver's mean plus two standard deviations, from a sphere of 3 cm whose middle has to be given).
 
 What is hot is found, not what is ill: brain, heart, bladder, kidneys and brown fat are taken too, and the thresholds measure
 metabolic, not anatomical volume (51 sarcomas drawn on MR: median Dice 0.68 at SUV 2.5, 0.38 at 41 %).
@@ -23,6 +23,7 @@ from pacs.processing import (
     Geometry,
     Measurements,
     NotApplicable,
+    Pattern,
     Range,
     Run,
     Segment,
@@ -32,21 +33,22 @@ from pacs.processing import (
     codes,
     processor,
 )
-from pacs.processing.units import GRAM, SUV_UNIT
-from processors.petct_fusion import suv_factor
+from pacs.processing.curves import TRIPLE, triples
+from pacs.processing.units import GRAM
+from processors.uptake import VARIANTS, suv_factor
 
-SUV = codes.DCM.Suvbw
 PEAK = codes.DCM.PeakValueWithinROI
 TLG = codes.DCM.TotalLesionGlycolysis
 METABOLIC_VOLUME = codes.DCM.MetabolicVolume
 ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 PEAK_ML = 1.0
+REFERENCE_MM = 15.0
 COLORS = ((230, 60, 60), (240, 160, 40), (200, 60, 200), (60, 160, 240), (90, 200, 90))
 
 
 @processor(
     "pet-lesions",
-    version="1.0.0",
+    version="1.1.0",
     makes=("SEG", "SR"),
     when={"Modality": "PT", "CorrectedImage": "ATTN", "NumberOfSeriesRelatedInstances": ">=10"},
     queue="cpu",
@@ -59,8 +61,10 @@ def pet_lesions(
     method: Annotated[str, Choice("fixed", "percent", "percist"), "which threshold bounds a lesion"] = "fixed",
     suv: Annotated[float, Range(0.5, 50, "g/mL"), "fixed: its threshold; percent: what a lesion reaches at least"] = 4.0,
     percent: Annotated[float, Range(10, 90, "%"), "percent: share of a lesion's maximum"] = 41.0,
-    liver_mean: Annotated[float, Range(0, 20, "g/mL"), "percist: mean SUV of the liver"] = 0.0,
-    liver_sd: Annotated[float, Range(0, 10, "g/mL"), "percist: its standard deviation"] = 0.0,
+    by: Annotated[str, Choice("bw", "lbm", "lbm-james"), "SUV by weight, or by lean weight (SUL) as PERCIST wants it"] = "bw",
+    liver_at: Annotated[str, Pattern(TRIPLE), 'percist: middle of a sphere of 3 cm in the right liver, "x,y,z" in mm'] = "",
+    liver_mean: Annotated[float, Range(0, 20, "g/mL"), "percist: or the mean SUV of the liver"] = 0.0,
+    liver_sd: Annotated[float, Range(0, 10, "g/mL"), "percist: and its standard deviation"] = 0.0,
     smallest_ml: Annotated[float, Range(0, 100, "mL"), "smaller ones are left out"] = 1.0,
     most: Annotated[int, Range(1, 250), "lesions, hottest first"] = 50,
 ) -> Iterator[Segmentation | Measurements]:
@@ -69,13 +73,13 @@ def pet_lesions(
         raise NotApplicable("made for PET")
     if "ATTN" not in series.text("CorrectedImage").split("\\"):
         raise NotApplicable("SUV needs attenuation correction (Corrected Image ATTN)")
-    factor = suv_factor(series.first)
-    if factor is None:
-        raise NotApplicable("no SUV: units, weight, dose, half-life or times are missing")
-    if method == "percist" and liver_mean <= 0:
-        raise NotApplicable("percist needs the liver's SUV (liver_mean, liver_sd)")
+    factor = suv_factor(series.datasets, by)
+    if method == "percist" and liver_mean <= 0 and not liver_at:
+        raise NotApplicable("percist needs the liver: a place in it (liver_at), or its SUV (liver_mean, liver_sd)")
     geometry = series.geometry()
     uptake = series.array() * np.float32(factor)
+    if liver_at and method == "percist":
+        liver_mean, liver_sd = reference(uptake, geometry, triples(liver_at)[0])
     threshold = {"fixed": suv, "percent": suv, "percist": 1.5 * liver_mean + 2 * liver_sd}[method]
     run.progress(0.3, "finding lesions")
     labels, peaks = find(uptake, geometry, threshold, percent if method == "percent" else 0.0, smallest_ml, most, method)
@@ -83,7 +87,7 @@ def pet_lesions(
         raise NotApplicable(f"nothing of at least {smallest_ml:g} mL is hotter than SUV {threshold:.3g}")
     numbers = range(1, int(labels.max()) + 1)
     segments = {n: Segment(f"Lesion {n}", codes.SCT.Lesion, ABNORMAL, COLORS[(n - 1) % len(COLORS)]) for n in numbers}
-    values = {n: _measure(uptake[labels == n], peaks[n], geometry) for n in numbers}
+    values = {n: _measure(uptake[labels == n], peaks[n], geometry, by) for n in numbers}
     run.progress(0.8, "writing")
     rule = f"{percent:g} % of the maximum" if method == "percent" else f"SUV {threshold:.3g}"
     segmentation = Segmentation(series, labels, segments, f"Hot lesions ({rule})")
@@ -146,6 +150,21 @@ def find(
     return labels, peaks
 
 
+def reference(uptake: NDArray[np.float32], geometry: Geometry, at: NDArray[np.float64]) -> tuple[float, float]:
+    """Return mean and standard deviation in a sphere of 3 cm about a point of the patient.
+
+    Raises `NotApplicable` where less than nine tenths of it lie in the images.
+    """
+    axes = np.stack([geometry.normal, np.asarray(geometry.column), np.asarray(geometry.row)])
+    middle = (at - np.asarray(geometry.origin)) @ axes.T
+    steps = [np.arange(count) * step for count, step in zip(geometry.shape, geometry.spacing_mm, strict=True)]
+    far = sum(one**2 for one in np.ix_(*(step - at for step, at in zip(steps, middle, strict=True))))
+    inside = uptake[np.asarray(far) <= REFERENCE_MM**2]
+    if inside.size * geometry.voxel_ml < 0.9 * 4 / 3 * np.pi * REFERENCE_MM**3 / 1000:
+        raise NotApplicable("the sphere in the liver is not wholly within the images")
+    return float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))
+
+
 def peak_map(uptake: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
     """Return for each voxel the mean of the sphere of 1 mL around it."""
     radius = (3 * PEAK_ML * 1000 / (4 * np.pi)) ** (1 / 3)
@@ -163,13 +182,14 @@ def peak_map(uptake: NDArray[np.float32], geometry: Geometry) -> NDArray[np.floa
     return found
 
 
-def _measure(inside: NDArray[np.float32], peak: float, geometry: Geometry) -> list[Value]:
+def _measure(inside: NDArray[np.float32], peak: float, geometry: Geometry, by: str) -> list[Value]:
     volume_ml = inside.size * float(np.prod(geometry.spacing_mm)) / 1000
     mean = float(inside.mean(dtype=np.float64))
+    quantity, unit = VARIANTS[by].quantity, VARIANTS[by].unit
     return [
         Value(METABOLIC_VOLUME, round(volume_ml, 2), codes.UCUM.CubicCentimeter),
-        Value(SUV, round(float(inside.max()), 3), SUV_UNIT, codes.SCT.Maximum),
-        Value(SUV, round(mean, 3), SUV_UNIT, codes.SCT.Mean),
-        Value(SUV, round(peak, 3), SUV_UNIT, PEAK),
+        Value(quantity, round(float(inside.max()), 3), unit, codes.SCT.Maximum),
+        Value(quantity, round(mean, 3), unit, codes.SCT.Mean),
+        Value(quantity, round(peak, 3), unit, PEAK),
         Value(TLG, round(mean * volume_ml, 2), GRAM),
     ]

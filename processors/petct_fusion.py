@@ -7,7 +7,6 @@ reference are refused rather than guessed at.
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import cv2
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacs.processing import Geometry, Images, NotApplicable, Overlay, Range, Run, Series, Study, private_code, processor
+from processors.uptake import suv_factor
 
 FUSED = private_code("FUSION", "Fusion of two modalities")
 
@@ -135,39 +135,6 @@ def hot(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.clip(np.stack([3 * unit, 3 * unit - 1, 3 * unit - 2], axis=-1), 0, 1)
 
 
-def suv_factor(pet: Dataset) -> float | None:
-    """Return the factor from modality values to SUV by body weight (g/mL), or None where the header does not suffice.
-
-    Units BQML only (GML is SUV already). The dose is decayed to the start of the series, unless the images are corrected to the
-    time of administration (Decay Correction ADMIN). PS3.3 C.8.9.1 and C.8.9.2.
-    """
-    if pet.get("Units") == "GML":
-        return 1.0
-    items = pet.get("RadiopharmaceuticalInformationSequence") or []
-    weight = float(pet.get("PatientWeight") or 0)
-    if pet.get("Units") != "BQML" or not items or weight <= 0:
-        return None
-    dose, half_life = float(items[0].get("RadionuclideTotalDose") or 0), float(items[0].get("RadionuclideHalfLife") or 0)
-    if dose <= 0 or half_life <= 0:
-        return None
-    if pet.get("DecayCorrection") == "ADMIN":
-        return weight * 1000 / dose
-    start = _moment(pet.get("SeriesDate"), pet.get("SeriesTime"))
-    acquired = _moment(pet.get("AcquisitionDate"), pet.get("AcquisitionTime"))
-    if pet.get("DecayCorrection") != "START" or start is None:
-        return None
-    if acquired is not None and start > acquired:
-        # Series Time may have been written by a later reconstruction; the scan itself began when the first image was acquired.
-        start = acquired
-    injected = _injection(items[0], start)
-    if injected is None:
-        return None
-    elapsed = (start - injected).total_seconds()
-    if not 0 <= elapsed < 20 * half_life:
-        return None
-    return weight * 1000 / (dose * 2 ** (-elapsed / half_life))
-
-
 def _volumes(series: Sequence[Series], reasons: list[str], *, axial: bool) -> list[tuple[Series, Geometry]]:
     found = []
     for one in sorted(series, key=len, reverse=True):
@@ -205,7 +172,10 @@ def _nearest(pet: Series, grid: Geometry, position: tuple[float, float, float]) 
 
 
 def _pet_window(pet: Series, activity: NDArray[np.float32], suv_max: float) -> tuple[float, float]:
-    factor = suv_factor(pet.first)
+    try:
+        factor = suv_factor(pet.datasets)
+    except NotApplicable:
+        factor = 0.0
     inside = activity[:, ::4, ::4]
     top = suv_max / factor if factor else float(np.percentile(inside[inside > 0], 99.5)) if (inside > 0).any() else 1.0
     return top / 2, max(top, 1e-6)
@@ -217,23 +187,3 @@ def _reference(grid: Geometry) -> Any:
     image.SetOrigin(list(grid.origin))
     image.SetDirection(np.stack([grid.row, grid.column, grid.normal], axis=1).ravel().tolist())
     return image
-
-
-def _injection(item: Dataset, start: datetime) -> datetime | None:
-    moment = str(item.get("RadiopharmaceuticalStartDateTime") or "")
-    if moment:
-        return _moment(moment[:8], moment[8:])
-    injected = _moment(f"{start:%Y%m%d}", item.get("RadiopharmaceuticalStartTime"))
-    if injected is not None and injected > start:
-        injected -= timedelta(days=1)  # injected before midnight, scanned after it
-    return injected
-
-
-def _moment(date: Any, time: Any) -> datetime | None:
-    digits = str(time or "").partition(".")[0].partition("+")[0].partition("-")[0]
-    if not date or len(digits) < 4:
-        return None
-    try:
-        return datetime.strptime(f"{date}{digits[:6].ljust(6, '0')}", "%Y%m%d%H%M%S")
-    except ValueError:
-        return None

@@ -8,7 +8,8 @@ from pydicom import dcmread
 from pacs import phantoms
 from pacs.processing import Series
 from pacs.processing.scoring import Measured, Scores, beside, grey, outputs_of_study, place_of, values_of
-from processors.petct_fusion import petct_fusion, suv_factor
+from processors.petct_fusion import petct_fusion
+from processors.uptake import suv_factor
 
 
 def score() -> Measured:
@@ -17,14 +18,14 @@ def score() -> Measured:
     ct, pet = phantoms.read(ct), phantoms.read(pet)
     images, overlay = outputs_of_study(petct_fusion, [ct, pet])
     values = values_of(images, Series(pet))
-    factor = suv_factor(pet[0])
+    factor = suv_factor(pet)
     # 80 kg, 370 MBq, an hour after injection, half-life 6588 s.
     by_hand = 80000 / (3.7e8 * 2 ** (-3600 / 6588))
     scores: Scores = {
         "shift of a hot spot (mm)": round(float(np.linalg.norm(place_of(values, images.geometry, 500) - np.asarray(spot))), 2),
         "voxel of the CT (mm)": 4.0,
         "SUV for 1 kBq/mL, by hand": round(1000 * by_hand, 4),
-        "SUV for 1 kBq/mL": round(1000 * (factor or 0), 4),
+        "SUV for 1 kBq/mL": round(1000 * factor, 4),
     }
     middle = len(ct) // 2
     blends = list(overlay.pixels)
@@ -40,7 +41,7 @@ def on_public(folder: Path) -> Measured | None:
         return None
     ct, pet = ([dcmread(path) for path in sorted((study / name).iterdir())] for name in ("CT", "PT_AC"))
     _, overlay = outputs_of_study(petct_fusion, [ct, pet])
-    factor = suv_factor(pet[0]) or 0.0
+    factor = suv_factor(pet)
     slopes = {
         float(one.RealWorldValueSlope)
         for path in sorted((study / "RWV").iterdir())

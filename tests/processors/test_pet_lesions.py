@@ -52,6 +52,20 @@ def test_percist_asks_for_the_liver() -> None:
     assert len(measurements.values) == 2  # above 4.2
 
 
+def test_percist_measures_the_liver_where_it_is_told() -> None:
+    """A sphere of 3 cm about a point of the background, SUV 1 without spread, gives a threshold of 1.5; by lean weight less."""
+    segmentation, _ = scoring.outputs(pet_lesions, phantoms.hot_spheres(), method="percist", liver_at="0,45,50")
+    assert segmentation.description == "Hot lesions (SUV 1.5)" and len(segmentation.segments) == 3
+    datasets = phantoms.hot_spheres()
+    for one in datasets:
+        one.PatientSize = "1.8"
+    segmentation, measurements = scoring.outputs(pet_lesions, datasets, method="percist", liver_at="0,45,50", by="lbm")
+    assert len(segmentation.segments) == 3
+    assert {one.unit.value for one in measurements.values[1][1:4]} == {"g/ml{SUVlbm(Janma)}"}
+    with pytest.raises(NotApplicable, match="not wholly within"):
+        scoring.outputs(pet_lesions, phantoms.hot_spheres(), method="percist", liver_at="0,45,500")
+
+
 def test_the_objects_conform(tmp_path: Path) -> None:
     """SEG and SR, no error of dciodvfy, the same again."""
     made = workbench.assert_conforms(pet_lesions, phantoms.hot_spheres(), tmp_path, method="percent", suv=2.5)

@@ -12,8 +12,9 @@ from pacs import phantoms
 from pacs.processing import Images, NotApplicable, Overlay, Run, Series, Study
 from pacs.processing.derive import Provenance, derive, encode
 from pacs.processing.validate import findings
-from processors.petct_fusion import blend, choose, hot, petct_fusion, suv_factor
+from processors.petct_fusion import blend, choose, hot, petct_fusion
 from processors.scores.petct_fusion import score
+from processors.uptake import suv_factor
 
 SPEC = petct_fusion.__processor__  # type: ignore[attr-defined]
 
@@ -73,13 +74,14 @@ def test_suv_by_body_weight() -> None:
     """80 kg, 370 MBq, one hour at a half-life of 6588 s; and units that are SUV already."""
     _, pet, _ = phantoms.pet_ct()
 
-    assert suv_factor(pet[0]) == pytest.approx(80000 / (3.7e8 * 2 ** (-3600 / 6588)), rel=1e-6)
+    assert suv_factor(pet[:1]) == pytest.approx(80000 / (3.7e8 * 2 ** (-3600 / 6588)), rel=1e-6)
     pet[0].DecayCorrection = "ADMIN"
-    assert suv_factor(pet[0]) == pytest.approx(80000 / 3.7e8)
+    assert suv_factor(pet[:1]) == pytest.approx(80000 / 3.7e8)
     pet[0].PatientWeight = ""
-    assert suv_factor(pet[0]) is None
+    with pytest.raises(NotApplicable, match="weight is missing"):
+        suv_factor(pet[:1])
     pet[0].Units = "GML"
-    assert suv_factor(pet[0]) == 1.0
+    assert suv_factor(pet[:1]) == 1.0
 
 
 def test_an_injection_before_midnight_is_the_day_before() -> None:
@@ -88,7 +90,7 @@ def test_an_injection_before_midnight_is_the_day_before() -> None:
     pet[0].SeriesTime = pet[0].AcquisitionTime = "003000"
     pet[0].RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartTime = "233000"
 
-    assert suv_factor(pet[0]) == pytest.approx(80000 / (3.7e8 * 2 ** (-3600 / 6588)), rel=1e-6)
+    assert suv_factor(pet[:1]) == pytest.approx(80000 / (3.7e8 * 2 ** (-3600 / 6588)), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_a_real_pet_ct_is_fused(shared_data: Path) -> None:
     """ACRIN 6668: the corrected PET is chosen, SUV agrees with the real world value map, outputs stay small."""
     folder = shared_data / "petct_acrin042"
     ct, pet = ([dcmread(path) for path in sorted((folder / name).iterdir())] for name in ("CT", "PT_AC"))
-    factor = suv_factor(pet[0])
+    factor = suv_factor(pet)
     subject = Study([Series(ct), Series(pet)])
 
     images, overlay = SPEC.call(subject, Run(), SPEC.bind())
