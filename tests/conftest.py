@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["services"]
+pytest_plugins = ["services", "buckets"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

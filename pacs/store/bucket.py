@@ -281,7 +281,7 @@ def _told() -> Iterator[None]:
     except FileNotFoundError as error:
         raise NotFound("there is no such object in the bucket") from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise Unavailable("the bucket does not let us in; look at its credentials and its policy") from error
+        raise _not_let_in() from error
     except NotSupportedError as error:
         raise ConfigurationError("the bucket's server cannot do what is needed") from error
     except OSError as error:
@@ -289,7 +289,14 @@ def _told() -> Iterator[None]:
             raise OutOfResources("no room where copies are kept") from error
         raise Unavailable(f"the bucket cannot be used now ({errno.errorcode.get(error.errno or 0, 'unknown')})") from error
     except BaseError as error:
+        # A listing that is refused has no class of its own in obstore 0.12; seen with Azurite, and a wrong key.
+        if any(status in str(error) for status in (" 401 Unauthorized", " 403 Forbidden")):
+            raise _not_let_in() from error
         raise Unavailable("the bucket does not answer") from error
+
+
+def _not_let_in() -> Unavailable:
+    return Unavailable("the bucket does not let us in; look at its credentials and its policy")
 
 
 def _first_line(error: Exception) -> str:

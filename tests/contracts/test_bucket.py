@@ -1,9 +1,10 @@
-"""What every bucket promises (`pacs.ports.Bucket`), on a folder and on an S3 server; and what is refused before it is used."""
+"""What every bucket promises (`pacs.ports.Bucket`), on a folder and on servers; and what is refused before it is used."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from buckets import Azure
 from services import S3
 
 from pacs.model.errors import ConfigurationError, NotFound, Unavailable
@@ -97,15 +98,19 @@ class TestFolder(BucketContract):
         assert not (tmp_path / "nowhere").exists()
 
 
-class TestS3(BucketContract):
-    """An S3 server keeps the contract, through obstore."""
+class RemoteContract(BucketContract):
+    """What holds for servers on top; a subclass provides the fixture `server`."""
+
+    endpoint: str
+    secret: str
+    """Variables that say where the server is, and what lets us in."""
 
     @pytest.fixture
-    def bucket(self, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    def bucket(self, server: S3 | Azure, monkeypatch: pytest.MonkeyPatch) -> Bucket:
         """An empty prefix."""
-        for name, value in s3.environment.items():
+        for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        return open_bucket(s3.new_prefix(), allow_http=True)
+        return open_bucket(server.new_prefix(), allow_http=True)
 
     def test_a_large_file_goes_in_parts(self, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """What one request does not hold arrives whole, and does not replace either."""
@@ -119,16 +124,62 @@ class TestS3(BucketContract):
         with pytest.raises(FileExistsError):
             bucket.create("large", tmp_path / "file")
 
-    def test_a_server_that_is_away_says_so_soon(self, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_server_that_is_away_says_so_soon(self, server: S3 | Azure, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody listens: `Unavailable` for every question, and no secret in what is said."""
-        for name, value in {**s3.environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}.items():
+        for name, value in {**server.environment, self.endpoint: "http://127.0.0.1:9"}.items():
             monkeypatch.setenv(name, value)
-        bucket = open_bucket(s3.new_prefix(), allow_http=True)
+        bucket = open_bucket(server.new_prefix(), allow_http=True)
 
         for ask in (lambda: bucket.read("a"), lambda: bucket.create("a", b"1"), bucket.list, lambda: next(bucket.blocks("a"))):
             with pytest.raises(Unavailable) as told:
                 ask()
-            assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in str(told.value)
+            assert server.environment[self.secret] not in str(told.value)
+
+
+class TestS3(RemoteContract):
+    """An S3 server keeps the contract, through obstore."""
+
+    endpoint, secret = "AWS_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY"
+
+    @pytest.fixture
+    def server(self, s3: S3) -> S3:
+        """moto's server."""
+        return s3
+
+
+class TestAzure(RemoteContract):
+    """An Azure Blob server keeps the contract, through obstore."""
+
+    endpoint, secret = "AZURE_STORAGE_ENDPOINT", "AZURE_STORAGE_ACCOUNT_KEY"
+
+    @pytest.fixture
+    def server(self, azure: Azure) -> Azure:
+        """Azurite."""
+        return azure
+
+    def test_a_wrong_secret_is_told(self, server: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not as an empty bucket, which would look like loss. (moto lets everybody in.)"""
+        wrong = "d3Jvbmcgc2VjcmV0IG9mIHRoZSB0ZXN0cw=="
+        for name, value in {**server.environment, self.secret: wrong}.items():
+            monkeypatch.setenv(name, value)
+        bucket = open_bucket(server.new_prefix(), allow_http=True)
+
+        for ask in (lambda: bucket.read("a"), lambda: bucket.create("a", b"1"), bucket.list):
+            with pytest.raises(Unavailable, match="let us in") as told:
+                ask()
+            assert wrong not in str(told.value)
+
+
+class TestNamed(BucketContract):
+    """So does the bucket that PACS_TEST_BUCKET_URL names, of whatever provider."""
+
+    @pytest.fixture
+    def bucket(self, named_bucket: str) -> Iterator[Bucket]:
+        """An empty prefix, and empty again afterwards."""
+        bucket = open_bucket(named_bucket, allow_http=True)
+        yield bucket
+        for name in bucket.list():
+            bucket.delete(name)
 
 
 class _Forgetful(FolderBucket):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sealing
+from buckets import Azure
 from services import S3
 
 from pacs.model.errors import ConfigurationError, IntegrityError, NotFound
@@ -204,19 +205,51 @@ class Sending(TieredStore):
         return put
 
 
-class TestTieredStore(ObjectStoreContract):
-    """Segments in an S3 bucket keep the contract."""
+class TieredContract(ObjectStoreContract):
+    """Segments in a bucket keep the contract; a subclass provides the fixture `url`, an empty prefix."""
 
     @pytest.fixture
-    def store(self, tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[TieredStore]:
-        """A store in an empty folder and an empty prefix."""
-        for name, value in s3.environment.items():
-            monkeypatch.setenv(name, value)
+    def store(self, tmp_path: Path, url: str) -> Iterator[TieredStore]:
+        """A store in an empty folder and an empty prefix, which is empty again afterwards."""
         ledger = Ledger(tmp_path / "store")
         local = SegmentStore(
             tmp_path / "store", writer="test", segment_bytes=1 << 20, floor_bytes=0, last_number=ledger.last_number
         )
-        store = Sending(local, open_bucket(s3.new_prefix(), allow_http=True), ledger, owner="test", turn_over_s=3600)
+        bucket = open_bucket(url, allow_http=True)
+        store = Sending(local, bucket, ledger, owner="test", turn_over_s=3600)
         store.begin()
         yield store
         store.close()
+        for name in bucket.list():
+            bucket.delete(name)
+
+
+class TestInS3(TieredContract):
+    """In a bucket of an S3 server."""
+
+    @pytest.fixture
+    def url(self, s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+        """An empty prefix."""
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        return s3.new_prefix()
+
+
+class TestInAzure(TieredContract):
+    """In a container of an Azure Blob server."""
+
+    @pytest.fixture
+    def url(self, azure: Azure, monkeypatch: pytest.MonkeyPatch) -> str:
+        """An empty prefix."""
+        for name, value in azure.environment.items():
+            monkeypatch.setenv(name, value)
+        return azure.new_prefix()
+
+
+class TestInNamed(TieredContract):
+    """In the bucket that PACS_TEST_BUCKET_URL names."""
+
+    @pytest.fixture
+    def url(self, named_bucket: str) -> str:
+        """An empty prefix."""
+        return named_bucket
