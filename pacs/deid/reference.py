@@ -8,7 +8,7 @@ from pacs.standard import tables
 BEGIN, END = "<!-- policies: written by pacs.deid.reference -->", "<!-- end of policies -->"
 _MEANS = {
     "clean_pixel_data": "Text in pixels is looked for and blanked before anybody sees the image",
-    "clean_recognizable_visual_features": "Faces are taken out of head series of CT and MR",
+    "clean_recognizable_visual_features": "Faces are taken out of heads: CT and MR, and segmentations, PET and doses with them",
     "clean_graphics": "Overlays and curves are dropped; text of graphic annotations is cleaned, their lines stay",
     "clean_structured_content": "Reports, acquisition context, specimen and waveform annotations by Table E.3.4-1",
     "clean_descriptors": "Descriptions keep known words and quantities, without echoes of people",

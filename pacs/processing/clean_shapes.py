@@ -75,7 +75,7 @@ def _clean_one(image: HeldImage, known: Known, report: Report) -> Verdict:
         if sop_class_uid in VOLUMES:
             return Verdict(uid, doubt=_UNTOLD)
         return Verdict(uid, doubt=_NO_HEAD if regions is None else _NOT_FOUND)
-    if not is_sound(where) or len(where) != image.image.number_of_frames:
+    if not is_sound(where) or len(where) != image.described.number_of_frames:
         return Verdict(uid, doubt="it may carry the shape of a face, and has no place in the patient")
     report(0.5, "removing the face")
     try:
