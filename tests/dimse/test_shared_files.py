@@ -70,9 +70,13 @@ def fetch(door: Door, study_instance_uid: str, folder: Path) -> dict[str, FileDa
 
 def frames(ds: FileDataset) -> np.ndarray | None:
     """Return the decoded pixels; None where there are none that pydicom can decode."""
+    if not ds.get("PixelData") or "TransferSyntaxUID" not in ds.file_meta:
+        return None
     try:
-        return ds.pixel_array if "PixelData" in ds else None
-    except (ValueError, RuntimeError, AttributeError, NotImplementedError, LookupError, TypeError, OSError):
+        return ds.pixel_array
+    except (AttributeError, ValueError, RuntimeError):
+        # pydicom: a required element is missing; too few bytes, or elements that contradict each other; no decoder
+        # (NotImplementedError is a RuntimeError), or none of them can read the stream.
         return None
 
 
