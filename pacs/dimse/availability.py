@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pacs.archive import Archive
-from pacs.dimse import contexts, datasets, messages, requestor, status, tls
+from pacs.dimse import contexts, datasets, due, messages, requestor, status, tls
 from pacs.dimse.lane import AssociationLost
 from pacs.dimse.messages import Command
 from pacs.logs import get_logger
@@ -18,12 +18,11 @@ from pacs.model.errors import ArchiveError, NotFound, NotUnderstood
 from pacs.model.instance import Stored
 from pacs.model.peer import Peer
 from pacs.model.performed import Notification
+from pacs.model.waiting import wait_s
 from pacs.reidentify import Originals
 from pacs.workflow.attributes import Attributes, make
 
 log = get_logger(__name__)
-_LONGEST_WAIT_S = 3600.0
-_LEASE_S = 600.0
 _DUPLICATE = 0x0111
 
 
@@ -36,22 +35,11 @@ class Herald:
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set."""
-        while not stop.is_set():
-            try:
-                worked = self.turn()
-            except Exception as error:
-                log.exception("notification_failed", error)
-                worked = 0
-            if not worked:
-                stop.wait(1.0)
+        due.keep_on(self.turn, stop, lambda: stop.wait(1.0), failed="notification_failed")
 
     def turn(self) -> int:
         """Send what is due now; returns how many notifications were tried."""
-        rows = self._archive.index.notifications.due(self._clock())
-        for row in rows:
-            if self._archive.index.notifications.claim(row, self._clock() + _LEASE_S):
-                self._try(row)
-        return len(rows)
+        return due.turn(self._archive.index.notifications, self._try, self._clock)
 
     def _try(self, row: Notification) -> None:
         notifications, settings = self._archive.index.notifications, self._archive.settings.dicom
@@ -63,8 +51,7 @@ class Herald:
                 notifications.end(row, "given up")
                 log.error("notification_given_up", ae_title=row.ae_title, attempt=row.attempts + 1)
                 return
-            wait_s = min(_LONGEST_WAIT_S, settings.commitment_retry_s * 2.0**row.attempts)
-            notifications.later(row, self._clock() + wait_s)
+            notifications.later(row, self._clock() + wait_s(settings.commitment_retry_s, row.attempts + 1))
             return
         notifications.end(row, "sent")
         log.info("notification_sent", ae_title=row.ae_title, study_instance_uid=row.study_instance_uid, count=count)

@@ -15,7 +15,7 @@ import orjson
 
 from pacs.archive import Archive
 from pacs.dicom import elements, values
-from pacs.dimse import contexts, encoding, identifier, messages, requestor, status, tls
+from pacs.dimse import contexts, due, encoding, identifier, messages, requestor, status, tls
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.logs import get_logger
@@ -23,6 +23,7 @@ from pacs.model.commitment import Commitment
 from pacs.model.errors import ArchiveError, ConfigurationError, IntegrityError, NotFound, NotUnderstood, Unavailable
 from pacs.model.instance import Element, Stored
 from pacs.model.sealed import Kind
+from pacs.model.waiting import wait_s
 
 log = get_logger(__name__)
 
@@ -44,8 +45,6 @@ ALL_COMMITTED, SOME_FAILED = 1, 2
 _RETRIEVE_AE_TITLE, _CLASS, _INSTANCE = 0x00080054, 0x00081150, 0x00081155
 _TRANSACTION, _FAILURE_REASON, _FAILED, _REFERENCED = 0x00081195, 0x00081197, 0x00081198, 0x00081199
 _LOOK_EVERY_S = 5.0
-_LONGEST_WAIT_S = 3600.0
-_LEASE_S = 600.0
 _AT_ONCE = 500
 
 
@@ -83,23 +82,16 @@ class Desk:
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set."""
-        while not stop.is_set():
-            try:
-                worked = self.turn()
-            except Exception as error:
-                log.exception("commitment_failed", error)
-                worked = 0
-            if not worked:
-                self._bell.wait(1.0)
-                self._bell.clear()
+
+        def rest() -> None:
+            self._bell.wait(1.0)
+            self._bell.clear()
+
+        due.keep_on(self.turn, stop, rest, failed="commitment_failed")
 
     def turn(self) -> int:
         """Work on what is due now; returns how many requests were looked at."""
-        rows = self._archive.index.commitments.due(self._clock())
-        for row in rows:
-            if self._archive.index.commitments.claim(row, self._clock() + _LEASE_S):
-                self._work(row)
-        return len(rows)
+        return due.turn(self._archive.index.commitments, self._work, self._clock)
 
     def _work(self, row: Commitment) -> None:
         commitments, settings = self._archive.index.commitments, self._archive.settings.dicom
@@ -122,8 +114,8 @@ class Desk:
                 commitments.end(row.commitment_id, "given up", attempts=attempts)
                 log.error("commitment_given_up", ae_title=row.ae_title, attempt=attempts)
                 return
-            wait_s = min(_LONGEST_WAIT_S, settings.commitment_retry_s * 2.0**row.attempts)
-            commitments.later(row.commitment_id, self._clock() + wait_s, attempts=attempts)
+            again_at = self._clock() + wait_s(settings.commitment_retry_s, attempts)
+            commitments.later(row.commitment_id, again_at, attempts=attempts)
             return
         commitments.end(row.commitment_id, "reported", attempts=row.attempts + 1)
         log.info("commitment_reported", ae_title=row.ae_title, count=row.instances, failed=len(failures))

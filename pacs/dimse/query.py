@@ -1,4 +1,4 @@
-"""C-FIND as SCP: one Pending response a match, streamed from the index as it is read (PS3.4 C.4.1, PS3.7 9.1.2)."""
+"""C-FIND in the Patient and Study Root models as SCP: what is asked, and the index's answers to it (PS3.4 C.4.1)."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -8,52 +8,34 @@ from typing import cast
 
 from pacs import reidentify
 from pacs.archive import Archive
-from pacs.dimse import contexts, identifier, messages, status
-from pacs.dimse.lane import AssociationLost, LaneAssociation
-from pacs.dimse.messages import Command, Message
+from pacs.dimse import answering, contexts, identifier, status
+from pacs.dimse.answering import Matches
+from pacs.dimse.lane import LaneAssociation
+from pacs.dimse.messages import Message
 from pacs.dimse.moments import OFFSET, Moments
 from pacs.dimse.moments import moments as taken
-from pacs.logs import get_logger
-from pacs.model.errors import ArchiveError, NotAuthorized, NotUnderstood
-
-log = get_logger(__name__)
+from pacs.model.errors import NotAuthorized, NotUnderstood
 
 
 def find(
     archive: Archive, association: LaneAssociation, message: Message, *, allowed: bool, sees_originals: bool = False
 ) -> None:
     """Answer one C-FIND; with original identities where the caller may see them."""
-    count = 0
-    ask = partial(reidentify.search, archive) if sees_originals else archive.index.search
-    try:
+    search = partial(reidentify.search, archive) if sees_originals else archive.index.search
+
+    def ask() -> Matches:
         sop_class_uid, asked, explicit, moments = _asked(association, message, allowed)
         pending = status.PENDING_UNSUPPORTED_KEYS if asked.unsupported else status.PENDING
-        command = _response(message, sop_class_uid, pending, data_set=True)
-        ae_title, limit = archive.settings.dicom.ae_title, archive.settings.dicom.maximum_answers
-        code, comment = status.SUCCESS, ""
-        answers = cast("Generator[dict[str, str]]", ask(moments.widened(asked.query)))
-        with closing(answers):
-            for found in answers if moments.idle else moments.answers(answers):
-                if message.message_id in association.dimse.cancelled:
-                    code = status.CANCEL
-                    break
-                if limit and count >= limit:
-                    # Never a silent cut (PS3.4 Table C.4-1: out of resources).
-                    code, comment = status.OUT_OF_RESOURCES, f"more than {limit} matches; ask more narrowly"
-                    break
-                body = identifier.answer(asked, found, ae_title, explicit=explicit)
-                association.dimse.send(message.context_id, command, [body])
-                count += 1
-    except ArchiveError as error:
-        code, comment = status.status(error, status.C_FIND), status.comment(error)
-        log.info("query_refused", status=f"{code:04X}", error=type(error).__name__)
-    except AssociationLost:
-        raise
-    except Exception as error:
-        code, comment = status.UNEXPECTED, status.comment(error)
-        log.exception("query_failed", error)
-    log.info("query_answered", count=count, status=f"{code:04X}")
-    association.dimse.send(message.context_id, _response(message, message.sop_class_uid, code, comment=comment))
+        answers = cast("Generator[dict[str, str]]", search(moments.widened(asked.query)))
+
+        def bodies() -> Generator[bytes]:
+            with closing(answers):
+                for found in answers if moments.idle else moments.answers(answers):
+                    yield identifier.answer(asked, found, archive.settings.dicom.ae_title, explicit=explicit)
+
+        return Matches(sop_class_uid, bodies(), pending)
+
+    answering.answer(archive, association, message, ask)
 
 
 def relational(association: LaneAssociation, sop_class_uid: str) -> bool:
@@ -89,14 +71,3 @@ def _asked(association: LaneAssociation, message: Message, allowed: bool) -> tup
     if zone:
         asked = replace(asked, query=replace(asked.query, return_keys=(*asked.query.return_keys, OFFSET)))
     return sop_class_uid, asked, syntax == contexts.EXPLICIT_LITTLE_ENDIAN, moments
-
-
-def _response(message: Message, sop_class_uid: str, code: int, *, comment: str = "", data_set: bool = False) -> bytes:
-    values: dict[int, int | str] = {
-        messages.AFFECTED_SOP_CLASS_UID: sop_class_uid,
-        messages.MESSAGE_ID_RESPONDED_TO: message.message_id,
-        messages.STATUS: code,
-    }
-    if comment:
-        values[messages.ERROR_COMMENT] = comment
-    return messages.encode(Command.C_FIND_RSP, values, data_set=data_set)

@@ -15,6 +15,7 @@ from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, NotFound, NotUnderstood
+from pacs.model.waiting import LONGEST_WAIT_S
 from pacs.model.workitem import CANCELED, COMPLETED, IN_PROGRESS, SCHEDULED, Subscription
 from pacs.workflow.attributes import Attributes, make
 from pacs.workflow.workitems import Workitems
@@ -24,7 +25,6 @@ STATE_REPORT, CANCEL_REQUESTED, PROGRESS_REPORT = 1, 2, 3
 """Event Types (PS3.4 Table CC.2.4-1)."""
 _LOOK_EVERY_S = 0.5
 _FIRST_WAIT_S = 5.0
-_LONGEST_WAIT_S = 3600.0
 _PATIENCE_S = 7 * 86400.0
 _STEP = 0.05
 """Progress is told in steps of so much."""
@@ -89,7 +89,7 @@ class Watcher:
 
     def _rest(self, ae_title: str, subscriptions: list[Subscription], error: Exception) -> None:
         """Leave a peer alone for a while, twice as long each time; give it up where it is unknown or was away for a week."""
-        wait_s = min(_LONGEST_WAIT_S, 2 * self._resting.get(ae_title, (0.0, _FIRST_WAIT_S / 2))[1])
+        wait_s = min(LONGEST_WAIT_S, 2 * self._resting.get(ae_title, (0.0, _FIRST_WAIT_S / 2))[1])
         self._resting[ae_title] = (self._clock() + wait_s, wait_s)
         log.warning("event_not_taken", ae_title=ae_title, error=type(error).__name__, retry_in_s=wait_s)
         if isinstance(error, NotFound):

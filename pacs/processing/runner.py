@@ -21,7 +21,8 @@ from pacs.ingest import ingest_derived
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, NotFound, NotTranscodable, Unavailable
 from pacs.model.instance import Buffer, Origin, Received, Stored
-from pacs.model.job import Claim, Job, JobState, MadeBy, wait_s
+from pacs.model.job import Claim, Job, JobState, MadeBy
+from pacs.model.waiting import wait_s
 from pacs.processing import cleaning, scratch, sending, session, wire
 from pacs.processing.api import ParameterError, Spec
 from pacs.processing.child import Heartbeat, LeaseLost, Outcome, Stopped, check, child

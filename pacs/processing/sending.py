@@ -19,8 +19,9 @@ from pacs.index.database import Index
 from pacs.logs import get_logger
 from pacs.model.errors import ArchiveError, NotAuthorized, NotFound, Unavailable
 from pacs.model.instance import Stored
-from pacs.model.job import SEND, Claim, Job, JobState, NewJob, sending_to, wait_s
+from pacs.model.job import SEND, Claim, Job, JobState, NewJob, sending_to
 from pacs.model.peer import Peer
+from pacs.model.waiting import wait_s
 from pacs.processing.child import Heartbeat, Outcome, check
 from pacs.reidentify import Originals
 
