@@ -8,6 +8,9 @@ head (found from its crown), first with 642 points, then with 2562; the brain's 
 Made for T1 weighting, adults and whole heads: on T2 and FLAIR, after contrast medium, or with the skull already removed it may
 go wrong without notice. Dura and sinuses are sometimes taken with it, temporal poles and the lower cerebellum sometimes left
 out by some millimetres. Fluid at the surface belongs to the result only where the balloon bridges it.
+
+Better is a network that does not ship: `pacs models add deepbet` puts a processor of the same name into the home, which takes
+the place of this one, says so in its version with a digest of the weights, and has this one as `method=balloon`.
 """
 
 from collections.abc import Iterator
@@ -42,11 +45,14 @@ ADULT_ML = (600.0, 2200.0)
 """Beyond this it is no brain: 900 to 1900 mL is usual, children and templates lie outside that."""
 
 
+WHEN = {"Modality": "MR", "BodyPartExamined": ["HEAD", "BRAIN", "SKULL", ""], "NumberOfSeriesRelatedInstances": ">=10"}
+
+
 @processor(
     "mr-brain",
     version="1.0.0",
     makes=("SEG", "SR"),
-    when={"Modality": "MR", "BodyPartExamined": ["HEAD", "BRAIN", "SKULL", ""], "NumberOfSeriesRelatedInstances": ">=10"},
+    when=WHEN,
     queue="cpu",
     memory_mb=4096,
 )
@@ -62,7 +68,12 @@ def mr_brain(
     geometry = series.geometry()
     brain = extract(series.array(), geometry, strength, gradient)
     run.progress(0.9, "writing")
-    segmentation = Segmentation(series, brain.astype(np.uint8) * BRAIN, SEGMENTS, "Brain")
+    yield from told(series, geometry, brain, "Brain")
+
+
+def told(series: Series, geometry: Geometry, brain: Mask, description: str) -> Iterator[Segmentation | Measurements]:
+    """Yield what is made of a mask of the brain."""
+    segmentation = Segmentation(series, brain.astype(np.uint8) * BRAIN, SEGMENTS, description)
     yield segmentation
     volume = Value(codes.SCT.Volume, round(volume_ml(brain, geometry), 1), codes.UCUM.CubicCentimeter)
     yield Measurements(segmentation, {BRAIN: [volume]}, "Brain volume")
@@ -79,13 +90,18 @@ def refuse_no_head(series: Series) -> None:
         raise NotApplicable("a localizer is not a volume")
 
 
-def extract(values: NDArray[np.float32], geometry: Geometry, strength: float = 0.5, gradient: float = 0.0) -> Mask:
-    """Return the mask of the brain (frames, rows, columns)."""
+def refuse_no_volume(values: NDArray[np.float32], geometry: Geometry) -> None:
+    """Refuse what is too small or too coarse for a whole head, and what is no magnitude."""
     reach = [step * count for step, count in zip(geometry.spacing_mm, geometry.shape, strict=True)]
     if min(reach) < 80 or max(geometry.spacing_mm) > 8:
         raise NotApplicable("needs a whole head: at least 80 mm in each direction, slices of at most 8 mm")
     if float(values.min()) < 0:
         raise NotApplicable("needs a magnitude image: values below zero")
+
+
+def extract(values: NDArray[np.float32], geometry: Geometry, strength: float = 0.5, gradient: float = 0.0) -> Mask:
+    """Return the mask of the brain (frames, rows, columns)."""
+    refuse_no_volume(values, geometry)
     # Cubes along the patient's axes: rows to the back, slices up.
     grid = grid_over(geometry, (1, 0, 0), (0, 1, 0), (CUBE_MM,) * 3)
     cubes = resampled(values, geometry, grid)
@@ -95,10 +111,15 @@ def extract(values: NDArray[np.float32], geometry: Geometry, strength: float = 0
     grid = grid.slab(bottom, grid.shape[0] - 1)
     found = inflate(np.ascontiguousarray(cubes[bottom:]), strength, gradient)
     brain = largest(resampled(found, grid, geometry) >= 0.5)
+    refuse_no_brain(brain, geometry)
+    return brain
+
+
+def refuse_no_brain(brain: Mask, geometry: Geometry) -> None:
+    """Refuse a mask that is too small or too large for an adult's brain."""
     volume = volume_ml(brain, geometry)
     if not ADULT_ML[0] <= volume <= ADULT_ML[1]:
         raise NotApplicable(f"what was found has {volume:.0f} mL: not a whole head, or not T1-weighted")
-    return brain
 
 
 def _crown(head: Mask) -> int:

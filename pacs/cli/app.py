@@ -15,6 +15,7 @@ from pacs.cli import (
     jobs,
     keys,
     lifecycle,
+    models,
     peers,
     phantom,
     processors,
@@ -72,6 +73,7 @@ for name in ("find", "move", "commit", "push"):
 app.add_typer(jobs.app, name="jobs", rich_help_panel=USE)
 app.add_typer(rules.app, name="rules", rich_help_panel=USE)
 app.add_typer(processors.app, name="processors", rich_help_panel=USE)
+app.add_typer(models.app, name="models", rich_help_panel=USE)
 app.add_typer(phantom.app, name="phantom", rich_help_panel=USE)
 app.command("score", rich_help_panel=USE)(score.score)
 app.add_typer(worklist.app, name="worklist", rich_help_panel=USE)

@@ -42,20 +42,19 @@ def score(
             raise fail(f"name one processor to measure on a folder; there are {', '.join(sorted(found))}")
         _on_folder(found[names[0]], on, called or [], as_json)
         return
-    scores = scored()
+    scores, shipped = scored(), discover()
     unknown = [name for name in names or () if name not in scores]
     if unknown:
         raise fail(f"there is no score of {unknown[0]}; there are scores of {', '.join(sorted(scores))}")
     for name in names or sorted(scores):
         with err.status(f"Measuring {name} …"):
             measured = scores[name].score()
-            on_public = scores[name].on_public
-            more = on_public(public) if public is not None and on_public is not None else None
+            more = None if public is None else scores[name].publicly(public, shipped[name], found[name])
         if pages is not None:
-            _write(pages, found[name], measured, more)
+            _write(pages, shipped[name], measured, more)
         for one in (measured, more):
             if one is not None:
-                _tell(found[name], one, as_json)
+                _tell(shipped[name], one, as_json)
 
 
 def _write(folder: Path, spec: "Spec", measured: "Measured", public: "Measured | None") -> None:

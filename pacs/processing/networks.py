@@ -114,13 +114,8 @@ _AXES_OF = {"L": "x", "R": "x", "A": "y", "P": "y", "S": "z", "I": "z"}
 def _run(
     series: Series, job: Run, model: Mapping[str, Any], described: Sequence[Mapping[str, Any]], file: Path
 ) -> Iterator[Output]:
-    import onnxruntime
-
     (output,) = described
-    data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != str(model["sha256"]).lower():
-        raise AnotherModel(file.name)
-    session = onnxruntime.InferenceSession(data, providers=onnxruntime.get_available_providers())
+    session = opened(file, str(model["sha256"]))
     source = series.geometry()
     grid = source
     if "spacing_mm" in model or "orientation" in model:
@@ -154,6 +149,16 @@ def _run(
     else:
         labels = np.where(found.max(axis=0) > 0.5, found.argmax(axis=0) + 1, 0).astype(np.uint8)
     yield Segmentation(series, labels, named, description, output.get("encoding", "binary"))
+
+
+def opened(file: Path, sha256: str) -> Any:
+    """Return ONNX Runtime's session of a network; raises `AnotherModel` where the file is not the one that was named."""
+    import onnxruntime
+
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256.lower():
+        raise AnotherModel(file.name)
+    return onnxruntime.InferenceSession(data, providers=onnxruntime.get_available_providers())
 
 
 def _normalised(values: Floats, model: Mapping[str, Any]) -> Floats:

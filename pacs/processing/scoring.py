@@ -2,7 +2,9 @@
 
 A score is a module named by an entry point of the group `mini_pacs.scores` under the processor's name. Its `score()` measures
 on phantoms and returns `Measured`; `on_public(folder)`, where it has one, measures on public images in known folders below
-`folder`, and returns `None` where they are not there. `pacs score` runs both and writes the page; tests bound the same numbers.
+`folder`, and returns `None` where they are not there. `on_installed(folder, spec)`, where it has one, stands for it where a
+plug-in has taken the processor's name, and measures both. `pacs score` runs them and writes the page; tests bound the same
+numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,10 +44,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Scorer:
-    """The two measurements of a processor."""
+    """The measurements of a processor."""
 
     score: Callable[[], Measured]
     on_public: Callable[[Path], Measured | None] | None
+    on_installed: Callable[[Path, Spec], Measured | None] | None = None
+
+    def publicly(self, folder: Path, shipped: Spec, found: Spec) -> Measured | None:
+        """Return what is measured on public images, also of `found` where it is a plug-in of the same name as what ships."""
+        if self.on_installed is not None and found.path != shipped.path:
+            return self.on_installed(folder, found)
+        return self.on_public(folder) if self.on_public is not None else None
 
 
 def scored() -> dict[str, Scorer]:
@@ -53,7 +62,7 @@ def scored() -> dict[str, Scorer]:
     found = {}
     for point in sorted(entry_points(group=GROUP), key=lambda one: one.name):
         module = point.load()
-        found[point.name] = Scorer(module.score, getattr(module, "on_public", None))
+        found[point.name] = Scorer(module.score, getattr(module, "on_public", None), getattr(module, "on_installed", None))
     return found
 
 
