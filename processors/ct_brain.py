@@ -49,7 +49,7 @@ LEAST_ML, MOST_ML = 300.0, 2400.0
 
 @processor(
     "ct-brain",
-    version="1.0.0",
+    version="1.0.1",
     makes=("SEG", "SR"),
     when={
         "Modality": "CT",
@@ -76,8 +76,9 @@ def ct_brain(
     geometry = series.geometry()
     if abs(geometry.normal[2]) < 0.8 or geometry.spacing_mm[0] > 8:
         raise NotApplicable("made for axial slices of at most 8 mm")
-    hounsfield = series.array()
-    if not -1100 <= float(np.percentile(hounsfield[:, ::4, ::4], 5)) < 100:
+    # Outside the field of view some scanners write -2000 or -3024.
+    hounsfield = np.maximum(series.array(), np.float32(-1024))
+    if float(np.percentile(hounsfield[:, ::4, ::4], 5)) >= 100:
         raise NotApplicable("not Hounsfield units")
     run.progress(0.2, "looking for the skull")
     inside = _inside(hounsfield, geometry, bone_hu, (low_hu, high_hu), enclosed, opening_mm)

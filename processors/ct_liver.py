@@ -83,7 +83,7 @@ def ct_liver(
     geometry = series.geometry()
     if len(series) < 3 or abs(geometry.normal[2]) < 0.8 or geometry.spacing_mm[0] > 10:
         raise NotApplicable("made for three axial slices or more, at most 10 mm apart")
-    # What lies outside the scanner's field is padded with far less than air by some.
+    # Outside the field of view some scanners write -2000 or -3024.
     hounsfield = np.maximum(series.array(), -1024)
     if float(np.percentile(hounsfield[:, ::4, ::4], 5)) >= 100:
         raise NotApplicable("not Hounsfield units")

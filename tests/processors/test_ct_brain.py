@@ -40,6 +40,18 @@ def test_directions_are_counted() -> None:
     assert surrounded(bowl[:5])[4, 4, 4] == pytest.approx(16 / 17)
 
 
+def test_padding_is_no_reason_to_refuse() -> None:
+    """What lies outside a scanner's round field of view is -2000 in many series, or -3024."""
+    values = np.stack([one.pixel_array for one in phantoms.tissues("CT")[0]])
+    y, x = np.indices(values.shape[1:])
+    values[:, np.hypot((y - 37.5) / 38, (x - 31.5) / 32) > 1] = -2000
+    header = {"BodyPartExamined": "HEAD"}
+
+    found = scoring.outputs(ct_brain, phantoms.stack(values, (4.0, 3.0, 3.0), (-94.5, -118.5, -116.0), **header))[0]
+
+    assert found.array().any()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
