@@ -29,7 +29,11 @@ COMMON = {
     ("DCM", "ImagingMeasurementReport"): Code("126000", "DCM", "Imaging Measurement Report"),
     ("DCM", "MetabolicVolume"): Code("126032", "DCM", "Metabolic Volume"),
     ("DCM", "PeakValueWithinROI"): Code("126031", "DCM", "Peak Value Within ROI"),
+    ("DCM", "Suvbsa"): Code("126403", "DCM", "SUVbsa"),
     ("DCM", "Suvbw"): Code("126401", "DCM", "SUVbw"),
+    ("DCM", "Suvibw"): Code("126404", "DCM", "SUVibw"),
+    ("DCM", "SuvlbmJames128"): Code("126406", "DCM", "SUVlbm(James128)"),
+    ("DCM", "SuvlbmJanma"): Code("126405", "DCM", "SUVlbm(Janma)"),
     ("DCM", "TotalLesionGlycolysis"): Code("126033", "DCM", "Total Lesion Glycolysis"),
     ("SCT", "Abdomen"): Code("818981001", "SCT", "Abdomen"),
     ("SCT", "AbdomenAndPelvis"): Code("818982008", "SCT", "Abdomen and Pelvis"),
@@ -87,6 +91,19 @@ COMMON = {
     ("UCUM", "HounsfieldUnit"): Code("[hnsf'U]", "UCUM", "Hounsfield unit"),
     ("UCUM", "NoUnits"): Code("1", "UCUM", "no units"),
     ("UCUM", "SquareCentimeter"): Code("cm2", "UCUM", "Centimeter**2"),
+    ("UCUM", "StandardizedUptakeValueBodySurfaceArea"): Code(
+        "cm2/ml{SUVbsa}", "UCUM", "Standardized Uptake Value body surface area"
+    ),
+    ("UCUM", "StandardizedUptakeValueBodyWeight"): Code("g/ml{SUVbw}", "UCUM", "Standardized Uptake Value body weight"),
+    ("UCUM", "StandardizedUptakeValueIdealBodyWeight"): Code(
+        "g/ml{SUVibw}", "UCUM", "Standardized Uptake Value ideal body weight"
+    ),
+    ("UCUM", "StandardizedUptakeValueLeanBodyMassJames128Multiplier"): Code(
+        "g/ml{SUVlbm(James128)}", "UCUM", "Standardized Uptake Value lean body mass (James 128 multiplier)"
+    ),
+    ("UCUM", "StandardizedUptakeValueLeanBodyMassJanma"): Code(
+        "g/ml{SUVlbm(Janma)}", "UCUM", "Standardized Uptake Value lean body mass (Janma)"
+    ),
 }
 
 
