@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pacs.archive import Archive
-from pacs.dimse import contexts, datasets, due, messages, requestor, status, tls
+from pacs.dimse import contexts, datasets, due, messages, requestor, status
 from pacs.dimse.lane import AssociationLost
 from pacs.dimse.messages import Command
 from pacs.logs import get_logger
@@ -68,15 +68,7 @@ class Herald:
         if not told:
             # Forgotten since, or taken back: there is nothing to tell any more.
             return 0
-        association = requestor.associate(
-            peer.host,
-            peer.port,
-            called=peer.ae_title,
-            calling=settings.ae_title,
-            proposals=[(uid, contexts.MESSAGE_SYNTAXES)],
-            timeout_s=settings.idle_timeout_s,
-            tls=tls.for_peer(settings, peer),
-        )
+        association = requestor.associate_with(settings, peer, [(uid, contexts.MESSAGE_SYNTAXES)])
         try:
             ways = requestor.accepted(association, uid)
             if not ways:

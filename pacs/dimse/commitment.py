@@ -15,7 +15,7 @@ import orjson
 
 from pacs.archive import Archive
 from pacs.dicom import elements, values
-from pacs.dimse import contexts, due, encoding, identifier, messages, requestor, status, tls
+from pacs.dimse import contexts, due, encoding, identifier, messages, requestor, status
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command, Message
 from pacs.logs import get_logger
@@ -188,16 +188,7 @@ class Desk:
         peer = archive.index.peers.get(ae_title)
         if peer is None:
             raise NotFound("the peer that asked is no longer configured")
-        association = requestor.associate(
-            peer.host,
-            peer.port,
-            called=peer.ae_title,
-            calling=settings.ae_title,
-            proposals=[(uid, contexts.MESSAGE_SYNTAXES)],
-            as_scp=[uid],
-            timeout_s=settings.idle_timeout_s,
-            tls=tls.for_peer(settings, peer),
-        )
+        association = requestor.associate_with(settings, peer, [(uid, contexts.MESSAGE_SYNTAXES)], [uid])
         try:
             # Some peers accept the context and forget the role; the report is no less welcome to them.
             ways = requestor.accepted(association, uid, as_scp=True) or requestor.accepted(association, uid)

@@ -7,7 +7,7 @@ peer would choose, and rarely the stored one. PS3.4 C.4.2.1.4, PS3.7 9.1.1, PS3.
 from collections.abc import Callable, Iterator, Sequence
 
 from pacs.archive import Archive
-from pacs.dimse import contexts, requestor, tls
+from pacs.dimse import contexts, requestor
 from pacs.dimse.ahead import Ahead
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.model.errors import NotTranscodable
@@ -101,15 +101,7 @@ class Onward:
     def _send(self, stored: Stored, ahead: Ahead, meanwhile: Callable[[], None]) -> int:
         if self._association is None:
             settings = self._archive.settings.dicom
-            self._association = requestor.associate(
-                self._peer.host,
-                self._peer.port,
-                called=self._peer.ae_title,
-                calling=settings.ae_title,
-                proposals=sorted(self._proposed),
-                timeout_s=settings.idle_timeout_s,
-                tls=tls.for_peer(settings, self._peer),
-            )
+            self._association = requestor.associate_with(settings, self._peer, sorted(self._proposed))
         return send_stored(
             self._association,
             stored,

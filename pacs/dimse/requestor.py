@@ -18,9 +18,12 @@ from pacs.dicom import part10
 from pacs.dimse import messages
 from pacs.dimse.lane import LaneAssociation
 from pacs.dimse.messages import Command, Message
+from pacs.dimse.tls import for_peer
 from pacs.dimse.upper_layer import LaneSocket
 from pacs.model.errors import Unavailable
 from pacs.model.instance import Buffer
+from pacs.model.peer import Peer
+from pacs.settings import DicomSettings
 from pacs.store.scratch import Intake, Scratch
 
 _LARGE_BYTES = 32 << 20
@@ -104,6 +107,22 @@ def associate(
         association.kill()
         raise PeerUnavailable(f"{called} at {host}:{port} {why}")
     return association
+
+
+def associate_with(
+    settings: DicomSettings, peer: Peer, proposals: Sequence[Proposal], as_scp: Iterable[str] = ()
+) -> LaneAssociation:
+    """Open an association with a configured peer, as the settings say. Raises as `associate`, and `ConfigurationError`."""
+    return associate(
+        peer.host,
+        peer.port,
+        called=peer.ae_title,
+        calling=settings.ae_title,
+        proposals=proposals,
+        as_scp=as_scp,
+        timeout_s=settings.idle_timeout_s,
+        tls=for_peer(settings, peer),
+    )
 
 
 def accepted(association: LaneAssociation, sop_class_uid: str, *, as_scp: bool = False) -> dict[str, int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 
 from pacs.archive import Archive
-from pacs.dimse import contexts, datasets, messages, requestor, status, tls
+from pacs.dimse import contexts, datasets, messages, requestor, status
 from pacs.dimse.lane import AssociationLost, LaneAssociation
 from pacs.dimse.messages import Command
 from pacs.logs import get_logger
@@ -102,16 +102,7 @@ class Watcher:
         settings, peer = self._archive.settings.dicom, self._archive.index.peers.get(ae_title)
         if peer is None:
             raise NotFound("the peer is no longer configured")
-        return requestor.associate(
-            peer.host,
-            peer.port,
-            called=peer.ae_title,
-            calling=settings.ae_title,
-            proposals=[(contexts.UPS_EVENT, contexts.MESSAGE_SYNTAXES)],
-            as_scp=[contexts.UPS_EVENT],
-            timeout_s=settings.idle_timeout_s,
-            tls=tls.for_peer(settings, peer),
-        )
+        return requestor.associate_with(settings, peer, [(contexts.UPS_EVENT, contexts.MESSAGE_SYNTAXES)], [contexts.UPS_EVENT])
 
     def _send(self, association: LaneAssociation, uid: str, event: Event, message_id: int) -> None:
         # Some peers accept the context and forget the role; the report is no less welcome to them.
