@@ -32,6 +32,7 @@ from pacs.processing import (
     Series,
     Value,
     codes,
+    ct_volume,
     processor,
 )
 from pacs.processing.units import HOUNSFIELD, NO_UNIT
@@ -70,11 +71,9 @@ def agatston(
     smallest_mm2: Annotated[float, Range(0, 10, "mm2"), "a smaller part of a slice is noise"] = 1.0,
 ) -> Iterator[Segmentation | Measurements]:
     """Coronary calcium on CT without contrast: Agatston and volume score within a region, and where the calcium is."""
-    if series.modality != "CT" or "LOCALIZER" in series.text("ImageType"):
-        raise NotApplicable("made for CT volumes, not for localizers")
+    geometry = ct_volume(series)
     if series.text("ContrastBolusAgent"):
         raise NotApplicable("contrast medium is as dense as calcium")
-    geometry = series.geometry()
     if abs(geometry.normal[2]) < 0.99:
         raise NotApplicable("made for axial slices")
     if geometry.spacing_mm[0] > 5.05:

@@ -27,9 +27,10 @@ from pacs.processing import (
     Segment,
     Segmentation,
     Series,
-    Value,
     codes,
+    ct_volume,
     processor,
+    units,
 )
 from pacs.processing.masks import Mask, closed, volume_ml
 from processors.ct_lungs import round_air
@@ -60,9 +61,7 @@ def airways(
     closing_mm: Annotated[float, Range(0, 5, "mm"), "radius that takes in noise within the lumen"] = 1.5,
 ) -> Iterator[Segmentation | Measurements]:
     """Trachea and large bronchi on chest CT: a segmentation, and the volume of their lumen as a report."""
-    if series.modality != "CT" or "LOCALIZER" in series.text("ImageType"):
-        raise NotApplicable("made for CT volumes, not for localizers")
-    geometry = series.geometry()
+    geometry = ct_volume(series)
     if abs(geometry.normal[2]) < 0.8 or geometry.spacing_mm[0] > 5.05:
         raise NotApplicable("made for axial slices of at most 5 mm")
     hounsfield = np.clip(series.array(), -1024, 400).astype(np.int16)
@@ -84,7 +83,7 @@ def airways(
     run.progress(0.9, "writing")
     segmentation = Segmentation(series, labels, SEGMENTS, "Airways")
     yield segmentation
-    value = Value(codes.SCT.Volume, round(volume, 2), codes.UCUM.CubicCentimeter)
+    value = units.volume(volume, 2)
     yield Measurements(
         segmentation, {AIRWAYS: [value]}, "Airway volume", {AIRWAYS: f"air below {threshold} HU; beyond that it leaks"}
     )

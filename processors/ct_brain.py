@@ -30,14 +30,14 @@ from pacs.processing import (
     Segment,
     Segmentation,
     Series,
-    Value,
     codes,
+    ct_volume,
     grid_over,
     processor,
     resampled,
+    units,
 )
 from pacs.processing.masks import Mask, closed, filled, grown, largest, opened, volume_ml
-from pacs.processing.units import HOUNSFIELD
 
 BRAIN = 1
 SEGMENTS = {BRAIN: Segment("Brain", codes.SCT.Brain, color_rgb=(250, 250, 225))}
@@ -71,9 +71,7 @@ def ct_brain(
     opening_mm: Annotated[float, Range(0, 10, "mm"), "radius that parts the brain from orbits and neck"] = 3.0,
 ) -> Iterator[Segmentation | Measurements]:
     """The brain on a CT head: a segmentation, and volume and mean attenuation as a report."""
-    if series.modality != "CT" or "LOCALIZER" in series.text("ImageType"):
-        raise NotApplicable("made for CT volumes, not for localizers")
-    geometry = series.geometry()
+    geometry = ct_volume(series)
     if abs(geometry.normal[2]) < 0.8 or geometry.spacing_mm[0] > 8:
         raise NotApplicable("made for axial slices of at most 8 mm")
     # Outside the field of view some scanners write -2000 or -3024.
@@ -97,8 +95,8 @@ def ct_brain(
     segmentation = Segmentation(series, brain.astype(np.uint8) * BRAIN, SEGMENTS, "Brain")
     yield segmentation
     values = [
-        Value(codes.SCT.Volume, round(volume, 1), codes.UCUM.CubicCentimeter),
-        Value(codes.DCM.AttenuationCoefficient, round(float(hounsfield[brain].mean()), 1), HOUNSFIELD, codes.SCT.Mean),
+        units.volume(volume),
+        units.attenuation(float(hounsfield[brain].mean())),
     ]
     yield Measurements(segmentation, {BRAIN: values}, "Brain volume")
 

@@ -33,13 +33,14 @@ from pacs.processing import (
     Series,
     Value,
     codes,
+    ct_volume,
     grid_over,
     private_code,
     processor,
     resampled,
+    units,
 )
 from pacs.processing.masks import Mask, box, closed, distance, filled, grown, opened, parts, trunk, volume_ml
-from pacs.processing.units import HOUNSFIELD
 
 LIVER = 1
 SEGMENTS = {LIVER: Segment("Liver", codes.SCT.Liver, color_rgb=(221, 130, 101))}
@@ -78,9 +79,7 @@ def ct_liver(
     closing_mm: Annotated[float, Range(0, 15, "mm"), "radius that takes in vessels and lesions at the border"] = 5.0,
 ) -> Iterator[Segmentation | Measurements]:
     """The liver on axial CT: a segmentation, and volume, mean attenuation and where the scan cuts it as a report."""
-    if series.modality != "CT" or "LOCALIZER" in series.text("ImageType"):
-        raise NotApplicable("made for CT volumes, not for localizers")
-    geometry = series.geometry()
+    geometry = ct_volume(series)
     if len(series) < 3 or abs(geometry.normal[2]) < 0.8 or geometry.spacing_mm[0] > 10:
         raise NotApplicable("made for three axial slices or more, at most 10 mm apart")
     # Outside the field of view some scanners write -2000 or -3024.
@@ -108,8 +107,8 @@ def ct_liver(
     segmentation = Segmentation(series, liver.astype(np.uint8) * LIVER, SEGMENTS, "Liver")
     yield segmentation
     values = [
-        Value(codes.SCT.Volume, round(volume, 1), codes.UCUM.CubicCentimeter),
-        Value(codes.DCM.AttenuationCoefficient, round(float(hounsfield[liver].mean()), 1), HOUNSFIELD, codes.SCT.Mean),
+        units.volume(volume),
+        units.attenuation(float(hounsfield[liver].mean())),
         Value(CUT, round(cut_cm2, 1), codes.UCUM.SquareCentimeter),
     ]
     yield Measurements(segmentation, {LIVER: values}, "Liver volume")

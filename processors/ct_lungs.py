@@ -28,14 +28,15 @@ from pacs.processing import (
     Segmentation,
     Series,
     Value,
-    codes,
+    ct_volume,
     private_code,
     processor,
+    units,
 )
 from pacs.processing.masks import box, disc, filled, trunk
 from pacs.processing.masks import distance as distance_mm
 from pacs.processing.masks import parts as parts_of
-from pacs.processing.units import HOUNSFIELD, PERCENT
+from pacs.processing.units import PERCENT
 
 RIGHT, LEFT, BODY = 1, 2, 3
 SEGMENTS = {
@@ -72,9 +73,7 @@ def ct_lungs(
     body: Annotated[bool, "also segment the body"] = False,
 ) -> Iterator[Segmentation | Measurements]:
     """Right and left lung on axial CT: a segmentation, and volume, mean attenuation and low-attenuation share as a report."""
-    if series.modality != "CT" or "LOCALIZER" in series.text("ImageType"):
-        raise NotApplicable("made for CT volumes, not for localizers")
-    geometry = series.geometry()
+    geometry = ct_volume(series)
     if abs(geometry.normal[2]) < 0.8:
         raise NotApplicable("made for axial slices")
     hounsfield = _hounsfield(series, geometry, run)
@@ -283,8 +282,8 @@ def _measure(lung: Mask, hounsfield: NDArray[np.int16], geometry: Geometry) -> l
     inside = hounsfield[lung]
     volume_ml = inside.size * float(np.prod(geometry.spacing_mm)) / 1000
     return [
-        Value(codes.SCT.Volume, round(volume_ml, 1), codes.UCUM.CubicCentimeter),
-        Value(codes.DCM.AttenuationCoefficient, round(float(inside.mean()), 1), HOUNSFIELD, codes.SCT.Mean),
+        units.volume(volume_ml),
+        units.attenuation(float(inside.mean())),
         Value(LOW_ATTENUATION, round(100 * float((inside < -950).mean()), 2), PERCENT),
     ]
 

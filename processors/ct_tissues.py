@@ -28,12 +28,12 @@ from pacs.processing import (
     Segment,
     Segmentation,
     Series,
-    Value,
     codes,
+    ct_volume,
     processor,
+    units,
 )
 from pacs.processing.masks import disc, filled, solid
-from pacs.processing.units import HOUNSFIELD
 
 BONE, FAT, MUSCLE = 1, 2, 3
 TISSUE = Code("85756007", "SCT", "Tissue")
@@ -68,9 +68,7 @@ def ct_tissues(
     closing_mm: Annotated[float, Range(0, 20, "mm"), "radius that closes the outline of bones"] = 3.0,
 ) -> Iterator[Segmentation | Measurements]:
     """Bone, fat and muscle on CT: a segmentation, and volume and mean attenuation as a report."""
-    if series.modality != "CT" or "LOCALIZER" in series.text("ImageType"):
-        raise NotApplicable("made for CT volumes, not for localizers")
-    geometry = series.geometry()
+    geometry = ct_volume(series)
     hounsfield = np.stack([np.clip(plane, -1100, 4000).astype(np.int16) for plane in series.frames()])
     run.progress(0.3, "finding the body")
     body = np.stack([_body(plane, geometry) for plane in hounsfield])
@@ -91,8 +89,8 @@ def ct_tissues(
         if found.size:
             segments[number] = segment
             values[number] = [
-                Value(codes.SCT.Volume, round(found.size * voxel_ml, 2), codes.UCUM.CubicCentimeter),
-                Value(codes.DCM.AttenuationCoefficient, round(float(found.mean()), 1), HOUNSFIELD, codes.SCT.Mean),
+                units.volume(found.size * voxel_ml, 2),
+                units.attenuation(float(found.mean())),
             ]
     run.progress(0.8, "writing")
     segmentation = Segmentation(series, labels, segments, "Bone, fat, muscle")

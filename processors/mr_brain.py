@@ -28,11 +28,11 @@ from pacs.processing import (
     Segment,
     Segmentation,
     Series,
-    Value,
     codes,
     grid_over,
     processor,
     resampled,
+    units,
 )
 from pacs.processing.masks import Mask, largest, volume_ml
 from processors.balloon import CUBE_MM, Levels, inflate
@@ -75,7 +75,7 @@ def told(series: Series, geometry: Geometry, brain: Mask, description: str) -> I
     """Yield what is made of a mask of the brain."""
     segmentation = Segmentation(series, brain.astype(np.uint8) * BRAIN, SEGMENTS, description)
     yield segmentation
-    volume = Value(codes.SCT.Volume, round(volume_ml(brain, geometry), 1), codes.UCUM.CubicCentimeter)
+    volume = units.volume(volume_ml(brain, geometry))
     yield Measurements(segmentation, {BRAIN: [volume]}, "Brain volume")
 
 

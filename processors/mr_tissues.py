@@ -30,9 +30,9 @@ from pacs.processing import (
     Segment,
     Segmentation,
     Series,
-    Value,
     codes,
     processor,
+    units,
 )
 from pacs.processing.masks import Mask, box, volume_ml
 from processors.mr_brain import extract, refuse_no_head
@@ -90,10 +90,7 @@ def mr_tissues(
     yield segmentation
     yield Measurements(
         segmentation,
-        {
-            number: [Value(codes.SCT.Volume, round(volume_ml(labels == number, geometry), 1), codes.UCUM.CubicCentimeter)]
-            for number in segments
-        },
+        {number: [units.volume(volume_ml(labels == number, geometry))] for number in segments},
         "Brain tissue volumes",
     )
 

@@ -38,6 +38,7 @@ from pacs.processing import (
     private_code,
     processor,
     resampled,
+    units,
 )
 from pacs.processing.units import HOUNSFIELD, NO_UNIT
 from processors.ct_lungs import ct_lungs
@@ -123,7 +124,7 @@ def nodule_candidates(
                 at_mm=_place(grid, [at + offset for at, offset in zip(blob.at, start, strict=True)]),
                 values=[
                     Value(DIAMETER, round(blob.diameter_mm, 1), MILLIMETER),
-                    Value(codes.DCM.AttenuationCoefficient, round(_core(fine, blob, edge), 0), HOUNSFIELD, codes.SCT.Mean),
+                    units.attenuation(_core(fine, blob, edge), 0),
                     Value(SCORE, round(blob.score, 1), HOUNSFIELD),
                     Value(ROUNDNESS, round(blob.roundness, 2), NO_UNIT),
                 ],

@@ -40,7 +40,7 @@ from pacs.processing.planes import PLANES, facing, on_grid, slab, turned
 from pacs.processing.radiographs import for_presentation, needs_grey, shown_bits, to_logarithm
 from pacs.processing.series import Geometry, Series, Study, rescale
 from pacs.processing.thumbnails import pictured
-from pacs.processing.volumes import Storage, contributing, grid_over, noise, resampled, sampled
+from pacs.processing.volumes import Storage, contributing, ct_volume, grid_over, noise, resampled, sampled
 
 __all__ = [
     "PLANES",
@@ -77,6 +77,7 @@ __all__ = [
     "Value",
     "codes",
     "contributing",
+    "ct_volume",
     "facing",
     "for_presentation",
     "grid_over",

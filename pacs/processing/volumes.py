@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pacs.processing.api import NotApplicable
 from pacs.processing.series import Geometry, Series, rescale
 
 Vector = tuple[float, float, float]
@@ -54,6 +55,13 @@ class Storage:
         found = np.rint((values.astype(np.float32) - np.float32(self._intercept)) / np.float32(self._slope))
         clipped: NDArray[Any] = np.clip(found, self._low, self._high).astype(self.dtype)
         return clipped
+
+
+def ct_volume(series: Series) -> Geometry:
+    """Return where a CT volume lies. Raises `NotApplicable` for other modalities, localizers, and what is no volume."""
+    if series.modality != "CT" or "LOCALIZER" in series.text("ImageType"):
+        raise NotApplicable("made for CT volumes, not for localizers")
+    return series.geometry()
 
 
 def resampled(
