@@ -2,10 +2,13 @@
 
 Sources: Immerkaer J, Comput Vis Image Underst 64 (1996) 300-302 (noise); Mortamet B et al., "Automatic quality assessment
 in structural brain magnetic resonance imaging", Magn Reson Med 62 (2009) 365-372, and Esteban O et al., "MRIQC", PLoS ONE
-12 (2017) e0184661 (numbers of an image alone, no truth needed); geometry after PS3.3 C.7.6.2.1.1.
+12 (2017) e0184661 (numbers of an image alone, no truth needed); Kuglin CD, Hines DC, "The phase correlation image alignment
+method", Proc IEEE Int Conf Cybernetics and Society (1975) 163-165 (motion); geometry after PS3.3 C.7.6.2.1.1.
 
 Asked are: missing, duplicate, uneven and tilted slices; values that do not look like the modality; clipped values; noise;
-slices without content; metal. A defect is a hint to look, not a verdict: what is normal depends on protocol and body part.
+slices without content; metal; of CT, motion between slices, which lie beside what both neighbours show. Motion within a slice,
+and in MR, looks otherwise and is not asked for. A defect is a hint to look, not a verdict: what is normal depends on protocol
+and body part.
 """
 
 import hashlib
@@ -13,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,9 +36,12 @@ QUESTIONS = {
         "noise": "Noise",
         "black": "Slices without content",
         "metal": "Metal",
+        "motion": "Motion between slices",
     }.items()
 }
 METAL_HU = 2500.0
+MOTION_SIZE = 256
+"""Pixels across, at most, of the images that motion is looked for in."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +59,11 @@ class Plane:
     signal: float
     metal_mm2: float
     sample: NDArray[np.float32]
+    small: NDArray[np.float32]
 
 
 @processor(
-    "quality-control", version="1.0.0", makes=("SR",), when={"Modality": ["CT", "MR", "PT", "CR", "DX", "MG"]}, memory_mb=4096
+    "quality-control", version="1.1.0", makes=("SR",), when={"Modality": ["CT", "MR", "PT", "CR", "DX", "MG"]}, memory_mb=4096
 )
 def quality_control(
     series: Series,
@@ -65,8 +73,9 @@ def quality_control(
     noise_share: Annotated[float, Range(0.01, 1), "elsewhere: more noise than this share of the signal is a defect"] = 0.2,
     clipped_percent: Annotated[float, Range(0, 50, "%"), "more pixels than this at the end of the range are a defect"] = 0.5,
     metal_mm3: Annotated[float, Range(0, 100000, "mm3"), "CT: more above 2500 HU is a defect"] = 100.0,
+    motion_mm: Annotated[float, Range(0.5, 20, "mm"), "CT: slices that lie further beside their neighbours are a defect"] = 1.5,
 ) -> Iterator[Report]:
-    """Missing, duplicate, uneven or tilted slices, wrong values, clipping, noise, empty slices and metal, with reasons."""
+    """Missing, duplicate, uneven or tilted slices, wrong values, clipping, noise, empty slices, metal, motion."""
     if series.modality not in ("CT", "MR", "PT", "CR", "DX", "MG"):
         raise NotApplicable("made for CT, MR, PT, CR, DX and MG")
     if "LOCALIZER" in series.text("ImageType"):
@@ -80,7 +89,7 @@ def quality_control(
         findings += list(_stack(series, planes))
     findings += judged(series, planes, noise_hu=noise_hu, noise_share=noise_share, clipped_percent=clipped_percent)
     if series.modality == "CT":
-        findings.append(_metal(series, planes, metal_mm3))
+        findings += [_metal(series, planes, metal_mm3), _motion(series, planes, motion_mm)]
     yield Report(series, [overall(findings), *findings], "Quality control")
 
 
@@ -110,6 +119,7 @@ def look(frame: NDArray[np.float32], series: Series, index: int) -> Plane:
     low, high = float(frame.min()), float(frame.max())
     spacing = series.datasets[index].get("PixelSpacing") or [1.0, 1.0]
     foreground = frame > frame.mean()
+    shrink = max(1, round(max(frame.shape) / MOTION_SIZE))
     near = frame >= high - 0.02 * (high - low)
     return Plane(
         digest=hashlib.sha256(np.ascontiguousarray(frame).tobytes()).hexdigest(),
@@ -123,6 +133,7 @@ def look(frame: NDArray[np.float32], series: Series, index: int) -> Plane:
         signal=float(np.median(frame[foreground])) if foreground.any() else low,
         metal_mm2=float((frame > METAL_HU).sum()) * float(spacing[0]) * float(spacing[1]),
         sample=frame[::8, ::8].copy(),
+        small=cv2.resize(frame, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA) if shrink > 1 else frame,
     )
 
 
@@ -258,3 +269,32 @@ def _metal(series: Series, planes: Sequence[Plane], most_mm3: float) -> Finding:
     volume = sum(one.metal_mm2 for one in planes) * thickness
     answer: Code = DEFECT if volume > most_mm3 else FINE
     return Finding(QUESTIONS["metal"], answer, 0.8, f"{volume:.0f} mm3 above {METAL_HU:g} HU; the limit is {most_mm3:g} mm3")
+
+
+def _motion(series: Series, planes: Sequence[Plane], most_mm: float) -> Finding:
+    """Each slice against the mean of both neighbours: what is anatomy changes evenly, so that hardly a shift remains."""
+    question = QUESTIONS["motion"]
+    places = _places(series)
+    spacing = series.first.get("PixelSpacing")
+    if places is None or not spacing or len(planes) < 5 or len({one.small.shape for one in planes}) > 1:
+        return Finding(question, None, 0.0, "fewer than five slices, or sizes or positions are missing or differ")
+    gaps = np.diff(places[0])
+    usual = float(np.median(gaps))
+    pixel = float(spacing[0]) * int(series.first.Rows) / planes[0].small.shape[0]
+    window = cv2.createHanningWindow(planes[0].small.shape[::-1], cv2.CV_32F)
+    low, high = np.percentile(np.concatenate([one.sample.ravel() for one in planes]), (1, 99.5))
+    small = [np.clip(one.small, low, high).astype(np.float32) for one in planes]
+    shifts = []
+    for index in range(1, len(planes) - 1):
+        if not 0.5 * usual < gaps[index - 1] < 1.5 * usual or not 0.5 * usual < gaps[index] < 1.5 * usual:
+            continue
+        (right, down), response = cv2.phaseCorrelate(small[index], (small[index - 1] + small[index + 1]) / 2, window)
+        # A weak peak tells of other content, not of the same content elsewhere.
+        shifts.append(float(np.hypot(right, down)) * pixel if response > 0.6 else 0.0)
+    if len(shifts) < 3:
+        return Finding(question, None, 0.0, "too few slices lie between two neighbours")
+    beside = sum(shift > most_mm for shift in shifts)
+    reason = (
+        f"{beside} of {len(shifts)} slices lie more than {most_mm:g} mm beside their neighbours, at most {max(shifts):.1f} mm"
+    )
+    return Finding(question, DEFECT if beside >= max(2, 0.05 * len(shifts)) else FINE, 0.8, reason)

@@ -94,6 +94,7 @@ DEFECTS: Mapping[str, tuple[str, Defect]] = {
         "Slices without content",
         lambda all_of: changed(all_of, lambda plane: np.full(plane.shape, -1000), only=_middle(all_of) + 2),
     ),
+    "motion": ("Motion between slices", lambda all_of: moving(all_of, 4.0)),
     "metal": ("Metal", lambda all_of: changed(all_of, _metal)),
 }
 """Name of a defect -> the question of `quality-control` that finds it, and how it is made."""

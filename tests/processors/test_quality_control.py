@@ -8,16 +8,17 @@ import workbench
 from pydicom import dcmread
 
 from pacs import phantoms
+from pacs.phantoms.defects import moving
 from pacs.processing import NotApplicable, scoring
-from processors.quality_control import DEFECT, quality_control
+from processors.quality_control import DEFECT, FINE, quality_control
 from processors.scores.quality_control import PUBLIC, score
 
 
 def test_every_planted_defect_is_found_and_nothing_else() -> None:
-    """Nine defects, one at a time: each named, no other named beside it, none in the clean series."""
+    """Ten defects, one at a time: each named, no other named beside it, none in the clean series."""
     scores = score().scores
 
-    assert scores["of them found"] == scores["defects planted"] == 9
+    assert scores["of them found"] == scores["defects planted"] == 10
     assert scores["defects found in the clean series"] == 0
     assert scores["further defects found beside the planted ones"] == 0
 
@@ -54,6 +55,13 @@ def test_the_report_conforms(kind: str, tmp_path: Path) -> None:
     (report,) = workbench.assert_conforms(quality_control, datasets, tmp_path)
 
     assert report.Modality == "SR"
+
+
+def test_small_motion_is_not_a_defect_and_a_chest_stands_still() -> None:
+    """A chest of 90 slices has none; every other slice 4 mm aside is motion, whatever the anatomy does from slice to slice."""
+    for datasets, answer in ((phantoms.chest(), FINE), (moving(phantoms.chest(), 4.0), DEFECT)):
+        (report,) = scoring.outputs(quality_control, datasets)
+        assert next(one for one in report.findings if one.question.meaning == "Motion between slices").answer is answer
 
 
 def test_other_modalities_are_refused() -> None:
