@@ -29,7 +29,7 @@ from collections.abc import Iterator
 import numpy as np
 from pacs.processing import (
     Blending, Finding, Map, Mark, Measurements, Output, Presentation, Probabilities, Report, Segment, Segmentation,
-    Series, Value, codes, processor,
+    Series, Unplaced, Value, codes, processor,
 )
 
 @processor("everything", version="1", makes=("SEG", "PR"))
@@ -49,6 +49,8 @@ def everything(series: Series) -> Iterator[Output]:
     yield images
     yield Presentation(series, "window", window=(40, 400), marks=[Mark(1, "circle", [(5, 5), (5, 9)], "here")])
     yield Blending(series, images, "blended", under_window=(40, 400), over_window=(0, 100))
+    flat = [values.mean(axis=0).astype(np.int16)]
+    yield Unplaced(flat, [series.datasets], "flat", slope=1.0, intercept=0.0, rescale_type="HU", spacing_mm=(1.0, 2.0))
     yield Report(series, [Finding(codes.DCM.AcquisitionPlane, codes.SCT.Axial, 0.5, "so")], "findings")
 '''
 
@@ -253,7 +255,7 @@ def test_an_enhanced_ct_goes_through_the_archive(archive: Archive) -> None:
     """De-identified and compressed on the way in, read frame by frame by the processor."""
     found = through(archive, [enhanced_ct(PLANES)])
 
-    assert len(found) == 1 + 4 + 8
+    assert len(found) == 1 + 4 + 9
 
 
 def test_two_multi_frame_objects_are_not_labelled_together() -> None:
