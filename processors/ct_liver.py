@@ -12,7 +12,7 @@ Works with contrast medium in the portal phase and, less surely, without, on thr
 vena cava beside the liver are often taken with it, large lesions at its border left out; in a fatty liver darker than 20 HU,
 where the heart or the stomach touches without a line of fat, and in a liver on the left it fails or is refused. The volume is
 that of the liver within the scan: where the scan ends in the liver the report says with which cross-section, and the volume is
-only a part's.
+only a part's. Its constants were chosen with the labelled slices below in view, so that these are no independent test.
 """
 
 from collections.abc import Iterator
