@@ -1,7 +1,6 @@
 """Rotation of the identity key: every name stays, what the old key sealed it opens no more, and no cut leaves anything half."""
 
 import contextlib
-import os
 import shutil
 import signal
 import sqlite3
@@ -226,23 +225,34 @@ def test_a_rotation_that_was_cut_short_is_finished(home: Path, monkeypatch: pyte
         assert says(archive) == before
 
 
+ROTATOR = """
+import sys; sys.path.insert(0, sys.argv[1])
+import making
+from pathlib import Path
+from pacs.upkeep.rotate import rotate_identity
+with making.archive(Path(sys.argv[2])) as archive:
+    print("ready", flush=True)
+    while True:
+        rotate_identity(archive)
+        print("rotated", flush=True)
+"""
+
+
 def test_kill_9_in_the_middle_of_it(home: Path, long_run: bool) -> None:
-    """The command is killed at any moment, once (30 times with --long); the archive opens and says the same every time."""
+    """Who rotates again and again is killed, twice (60 times with --long); the archive opens and says the same every time."""
     with making.archive(home) as archive:
         before = says(archive)
-    environment = {**os.environ, "PACS_HOME": str(home)}
-    for number in range(30 if long_run else 1):
-        started = subprocess.Popen(
-            [sys.executable, "-m", "pacs", "keys", "rotate", "--identity"], env=environment, stdout=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 30
-        while not (home / "keys" / "identity.next.key").exists() and started.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(0.004 * (number % 10))
-        started.send_signal(signal.SIGKILL)
-        started.wait()
+    rotations = 0
+    for number in range(60 if long_run else 2):
+        command = [sys.executable, "-c", ROTATOR, str(Path(making.__file__).parent), str(home)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as rotator:
+            assert rotator.stdout is not None and rotator.stdout.readline() == "ready\n"
+            time.sleep(0.0017 * (7 * number % 60))
+            rotator.send_signal(signal.SIGKILL)
+            rotations += len(rotator.stdout.readlines())
         with making.archive(home) as archive:
             assert says(archive) == before
+    assert rotations or not long_run
     with making.archive(home) as archive:
         rotate_identity(archive)
         assert says(archive) == before
