@@ -1,6 +1,6 @@
 """Keyed pseudonyms: UIDs, patients, accession numbers (PS3.15 E.1.1 step 4, E.3.9).
 
-Everything is HMAC-SHA-256 under the identity key, so that every process gives the same answer without a table, and nobody
+Everything is HMAC-SHA-256 under the identity secret, so that every process gives the same answer without a table, and nobody
 without the key can go back or test a guess.
 """
 

@@ -11,6 +11,7 @@ import making
 import pytest
 from whole import Server, gone_by, running
 
+from pacs.dimse import outbound
 from pacs.sweep import prepare
 
 
@@ -59,6 +60,23 @@ def test_the_panel_names_everything(server: Server) -> None:
     assert str(server.home) in said
     for name in ("classify-series", "ct-lungs", "enhance", "petct-fusion"):
         assert name in said
+
+
+def test_the_identity_key_is_changed_beside_it(server: Server, tmp_path: Path) -> None:
+    """It goes on: what was sent before is known when it comes again, and nothing of it gets another name."""
+    files = making.write_files(tmp_path / "modality", making.ct_series(2))
+    assert outbound.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER").stored == 2
+    names = ("study_instance_uid", "patient_id", "study_date")
+    before = [[one[name] for name in names] for one in server.rows("studies")]
+    asked = ("identity", "find", "--patient-id", making.PATIENT_ID, "--reason", "for the test")
+    found = server.rows(*asked)
+
+    (done,) = server.rows("keys", "rotate", "--identity")
+
+    assert done["destroyed"] != done["key_id"]
+    assert outbound.send(files, "127.0.0.1", server.dicom_port, "MINIPACS", calling="SCANNER").stored == 2
+    assert len(before) == 1 and [[one[name] for name in names] for one in server.rows("studies")] == before
+    assert found and server.rows(*asked) == found
 
 
 @pytest.mark.parametrize("which", ["dicom_port", "web_port"])
