@@ -8,7 +8,7 @@ from arrivals import Clock
 
 from pacs.index.database import Index
 from pacs.model.errors import NotFound
-from pacs.model.job import Claim, JobState, NewJob
+from pacs.model.job import Claim, JobState, Made, MadeBy, NewJob, Recall
 
 
 def new(index: Index, key: str = "k", study: str = "1.1", series: tuple[str, ...] = ("1.1.1",), queue: str = "cpu") -> str:
@@ -263,3 +263,30 @@ def test_a_series_without_a_job_has_no_lineage(index: Index) -> None:
 
     assert {uid: job.job_id for uid, job in index.jobs.lineage(["1.1.1", "1.1.9"]).items()} == {"1.1.9": job_id}
     assert index.jobs.lineage([]) == {}
+
+
+def test_jobs_are_listed_again_from_their_results(index: Index) -> None:
+    """The newer of two for one subject is current, what was made of the older one is not; a recall follows on."""
+
+    def made(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], at: float, rule: str = "r") -> list[Made]:
+        by = MadeBy(
+            name, f"key of {name}", "p" if rule else "q", "1", rule, "digest" if rule else "", "", "s", {"a": 1}, inputs
+        )
+        return [Made("study", uid, by, at) for uid in outputs]
+
+    results = [
+        *made("older", ("s",), ("one",), 10.0),
+        *made("of the older", ("one",), ("two",), 11.0, rule=""),
+        *made("newer", ("s", "late"), ("three", "four"), 20.0),
+        *made("of the newer", ("three",), ("five",), 21.0, rule=""),
+    ]
+
+    assert index.lineage.restore(reversed(results)) == 4
+
+    states = {name: index.jobs.get(name).state for name in ("older", "of the older", "newer", "of the newer")}
+    assert list(states.values()) == [JobState.SUPERSEDED, JobState.SUPERSEDED, JobState.SUCCEEDED, JobState.SUCCEEDED]
+    newer = index.jobs.get("newer")
+    assert (newer.series_instance_uids, newer.output_series_instance_uids) == (("late", "s"), ("four", "three"))
+    assert (newer.parameters, newer.finished_at) == ({"a": 1}, 20.0)
+    index.recalls.restore([Recall(1, "p", "1", "wrong", 30.0)])
+    assert index.jobs.get("newer").state is index.jobs.get("of the newer").state is JobState.RECALLED

@@ -32,6 +32,8 @@ def test_the_home_is_destroyed_and_everything_answers_as_before(tmp_path: Path, 
     with making.archive(home) as archive:
         filling.fill(archive)
         before = filling.answers(archive)
+        for name in ("routes.toml", "recalls.json"):
+            (home / name).write_text("[]\n" if name.endswith("json") else "")
         back_up(archive, copy, with_keys=with_keys)
         export = archive.keys.export()
     shutil.rmtree(home)
@@ -46,6 +48,7 @@ def test_the_home_is_destroyed_and_everything_answers_as_before(tmp_path: Path, 
             prepare(settings)
         assert house(settings).bring_back(export) == ["image", "identity"]
     assert not prepare(settings), "nothing is made anew"
+    assert (home / "routes.toml").exists() and (home / "recalls.json").exists()
     with Archive.opened(settings, writer="test") as archive:
         assert recover(archive) == 0
         assert filling.answers(archive) == before
