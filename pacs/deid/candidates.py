@@ -54,6 +54,11 @@ _OTHER_WORDS = frozenset(
 )
 
 
+SAID = "part_named_"
+"""Begins the name under which an instance's report says which part of the body its header named as it came: cleaning leaves
+fewer words, and they may name another part."""
+
+
 def said_of(values: Mapping[str, str]) -> Said:
     """Return which part of the body a header names, from Body Part Examined and the descriptions.
 

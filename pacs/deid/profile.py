@@ -16,7 +16,7 @@ from typing import Any
 from pacs.deid import graphics, markers, people, risk, streams, walk
 from pacs.deid.actions import Subject
 from pacs.deid.attest import attest
-from pacs.deid.candidates import Verdict, can_be_masked, may_carry_a_face, needs_defacing
+from pacs.deid.candidates import SAID, Verdict, can_be_masked, may_carry_a_face, needs_defacing, said_of
 from pacs.deid.choice import Choice
 from pacs.deid.devices import LASTING, Device, rectangles
 from pacs.deid.policy import BASIC_PROFILE, METHODS, POLICIES, Policy, Rules, digest
@@ -153,6 +153,8 @@ class Deidentifier:
             _text(by_kept, tag) if keeps_uids else self._pseudonyms.uid(uid)
             for tag, uid in zip(_UIDS, uids.values(), strict=True)
         )
+        pending = _pending(policy, sop_class_uid, by_tag, may_show_text)
+        named = {f"{SAID}{said_of(_naming_the_part(by_tag))}": 1} if {"faces", "shapes"} & set(pending) else {}
         return Deidentified(
             key=InstanceKey(study, series, instance),
             sop_class_uid=sop_class_uid,
@@ -162,8 +164,8 @@ class Deidentifier:
             else received.transfer_syntax_uid,
             methods=methods,
             policy=policy.name,
-            pending=_pending(policy, sop_class_uid, by_tag, may_show_text),
-            report=walked.report,
+            pending=pending,
+            report={**walked.report, **named},
             taken=collect(elements, kept, patient.patient_id) if self._collect_taken else None,
         )
 
@@ -369,10 +371,14 @@ _NAMING_THE_PART = {
 }
 
 
+def _naming_the_part(by_tag: Mapping[int, Element]) -> dict[str, str]:
+    return {keyword: _text(by_tag, tag) for keyword, tag in _NAMING_THE_PART.items()}
+
+
 def _pending(policy: Policy, sop_class_uid: str, by_tag: Mapping[int, Element], may_show_text: bool) -> tuple[str, ...]:
     """Return what must be cleaned, in that order, before anybody may see the object."""
     pending = ["pixels"] if may_show_text else []
-    told = {"SOPClassUID": sop_class_uid, **{keyword: _text(by_tag, tag) for keyword, tag in _NAMING_THE_PART.items()}}
+    told = {"SOPClassUID": sop_class_uid, **_naming_the_part(by_tag)}
     if policy.clean_recognizable_visual_features:
         if _PIXEL_DATA in by_tag and needs_defacing(told) is Verdict.CANDIDATE:
             pending.append("faces")

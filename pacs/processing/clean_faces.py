@@ -40,7 +40,7 @@ def clean(images: Sequence[HeldImage], report: Report, options: Options) -> Iter
         yield from _all_doubtful(held, "it came after the face of its series had been removed")
         return
     placed = [_Placed(one, planes(one)) for one in images]
-    named = {one.sop_instance_uid: said(one.header) for one in images}
+    named = {one.sop_instance_uid: said(one) for one in images}
     strongest = next(one for one in (Said.HEAD, Said.NOTHING, Said.OTHER) if one in named.values())
     slices = [one for one in placed if one.planes]
     frames_of_reference = sorted({frame_of_reference(one.image.header) for one in slices} - {""})

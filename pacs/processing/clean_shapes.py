@@ -68,7 +68,7 @@ def _clean_one(image: HeldImage, known: Known, report: Report) -> Verdict:
     frame = frame_of_reference(header)
     regions, where = known.regions(frame) if frame else None, planes(image)
     sop_class_uid = str(header.get("SOPClassUID", ""))
-    elsewhere = said(header) is Said.OTHER and sop_class_uid not in VOLUMES
+    elsewhere = said(image) is Said.OTHER and sop_class_uid not in VOLUMES
     if regions is None and elsewhere and (frame or known.none_in_study()):
         return Verdict(uid, elements={RECOGNIZABLE: None}, counts={"faces_not_in_view": 1})
     if regions is None or not regions:

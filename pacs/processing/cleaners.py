@@ -29,7 +29,8 @@ Array = decode.Array
 class HeldImage:
     """One image of the series, as it is stored.
 
-    `pending` is what it is held for; empty where it is visible already and comes along so that the series is whole.
+    `pending` is what it is held for; empty where it is visible already and comes along so that the series is whole. `report`
+    counts what was done to it so far.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class HeldImage:
         transfer_syntax_uid: str,
         *,
         packed: bool = False,
+        report: Mapping[str, int] | None = None,
     ) -> None:
+        self.report = report or {}
         self.sop_instance_uid = sop_instance_uid
         self.pending = pending
         self.transfer_syntax_uid = transfer_syntax_uid

@@ -161,6 +161,7 @@ class _Work:
 
     def _send(self, write_end: int, stored: Stored) -> None:
         header, frames = self._archive.sealer.open(stored, self._archive.objects)
+        entry = self._archive.sealer.open_entry(self._archive.sealer.beginning(stored.location, self._archive.objects))
         found = frames.frames
         lengths = (
             list(map(found.size_of, range(len(found))))
@@ -172,6 +173,7 @@ class _Work:
             "pending": list(stored.pending),
             "transfer_syntax_uid": stored.transfer_syntax_uid,
             "packed": frames.packed,
+            "report": dict(entry.report),
             "lengths": [len(header), *lengths],
         }
         wire.write(write_end, {"image": about}, chain([header], found), len(header) + sum(lengths))

@@ -130,6 +130,7 @@ def _clean(head: dict[str, object], reader: object, outgoing: int) -> None:
                 parts[1:],
                 given["transfer_syntax_uid"],
                 packed=given["packed"],
+                report=given["report"],
             )
         for one in cleaner(list(images.values()), _seldom(report), options):
             if isinstance(one, cleaners.Located):

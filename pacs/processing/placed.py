@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from pacs.deid.candidates import Said, said_of
+from pacs.deid.candidates import SAID, Said, said_of
 from pacs.deid.planes import Plane
 from pacs.processing.cleaners import Array, HeldImage
 
@@ -20,8 +20,12 @@ _PROJECTIONS = frozenset({"LOCALIZER", "PROJECTION IMAGE", "MIP", "MAXIMUM_PROJE
 """Values of Image Type that say that a frame is no slice. An MR localizer is one; see `_is_projection`."""
 
 
-def said(header: Dataset) -> Said:
-    """Return which part of the body a header names."""
+def said(image: HeldImage) -> Said:
+    """Return which part of the body a header named as it came; what is left of it decides where that was not written down."""
+    written = [one for one in Said if SAID + one in image.report]
+    if written:
+        return written[0]
+    header = image.header
     keywords = ("BodyPartExamined", "SeriesDescription", "ProtocolName", "StudyDescription")
     return said_of({keyword: str(header.get(keyword) or "") for keyword in keywords})
 

@@ -2,8 +2,9 @@
 
 import making
 import pytest
-from deid.deidentifying import deidentifier
+from deid.deidentifying import deidentifier, read_back
 
+from pacs.deid.candidates import SAID
 from pacs.model.errors import Quarantined
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -19,6 +20,16 @@ def test_what_a_mask_can_cut_is_held_for_it(sop_class_uid: str, words: dict[str,
 
     assert deidentifier("research-faceless").deidentify(making.received(ds)).pending == ("shapes",)
     assert deidentifier("research").deidentify(making.received(ds)).pending == ()
+
+
+def test_which_part_was_named_is_written_down_before_words_are_cleaned() -> None:
+    """A word that no vocabulary knows goes, and what is left would name the chest alone."""
+    ds = making.dataset(SOPClassUID=SEGMENTATION, **{**SILENT, "BodyPartExamined": "", "StudyDescription": "Chest TMJ"})
+
+    result = deidentifier("research-faceless").deidentify(making.received(ds))
+
+    assert read_back(result).StudyDescription.strip() == "Chest"
+    assert {one for one in result.report if one.startswith(SAID)} == {"part_named_head"}
 
 
 @pytest.mark.parametrize("suffix", ["13.1.2", "20", "66.5", "481.3"])
