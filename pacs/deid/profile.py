@@ -13,10 +13,9 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from pacs.deid import graphics, markers, people, risk, streams, walk
+from pacs.deid import graphics, holding, markers, people, risk, streams, walk
 from pacs.deid.actions import Subject
 from pacs.deid.attest import attest
-from pacs.deid.candidates import SAID, Verdict, can_be_masked, may_carry_a_face, needs_defacing, said_of
 from pacs.deid.choice import Choice
 from pacs.deid.devices import LASTING, Device, rectangles
 from pacs.deid.policy import BASIC_PROFILE, METHODS, POLICIES, Policy, Rules, digest
@@ -28,7 +27,7 @@ from pacs.dicom import values
 from pacs.dicom.building import BY_TAG
 from pacs.dicom.elements import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, element
 from pacs.dicom.large import read
-from pacs.model.errors import ConfigurationError, NotUnderstood, Quarantined, SOPClassNotSupported
+from pacs.model.errors import ConfigurationError, NotUnderstood, SOPClassNotSupported
 from pacs.model.instance import BulkElement, Deidentified, Element, InstanceKey, Origin, Received
 from pacs.standard import tables
 
@@ -36,10 +35,8 @@ _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D,
 _UIDS = (_STUDY, _SERIES, _SOP_INSTANCE)
 _BIRTH_DATE = 0x00100030
 _PATIENT_ID, _ISSUER, _CHARSET, _FRAME_OF_REFERENCE = 0x00100020, 0x00100021, 0x00080005, 0x00200052
-_IMAGE_TYPE, _BURNED_IN, _PIXEL_DATA = 0x00080008, 0x00280301, 0x7FE00010
+_IMAGE_TYPE, _BURNED_IN = 0x00080008, 0x00280301
 _NATIVE = frozenset({IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN, "1.2.840.10008.1.2.1.99"})
-_LARGEST_CLEANED = 512 << 20
-"""Bytes of Pixel Data that are searched for text or faces: the worker's child holds all of them."""
 _PATIENTS_REMEMBERED = 32
 _SUBJECTS_REMEMBERED = 8
 _SEQUENCES_REMEMBERED = 512
@@ -153,8 +150,7 @@ class Deidentifier:
             _text(by_kept, tag) if keeps_uids else self._pseudonyms.uid(uid)
             for tag, uid in zip(_UIDS, uids.values(), strict=True)
         )
-        pending = _pending(policy, sop_class_uid, by_tag, may_show_text)
-        named = {f"{SAID}{said_of(_naming_the_part(by_tag))}": 1} if {"faces", "shapes"} & set(pending) else {}
+        pending, named = holding.pending(policy, sop_class_uid, by_tag, may_show_text)
         return Deidentified(
             key=InstanceKey(study, series, instance),
             sop_class_uid=sop_class_uid,
@@ -361,35 +357,6 @@ def _methods(policy: Policy, walked: walk.Walked, by_tag: Mapping[int, Element],
     if 0x00700001 in by_tag and graphics.may_be_written([by_tag[0x00700001]]):
         done.discard("clean_graphics")
     return (BASIC_PROFILE, *sorted(METHODS[option] for option in done))
-
-
-_NAMING_THE_PART = {
-    "BodyPartExamined": 0x00180015,
-    "SeriesDescription": 0x0008103E,
-    "ProtocolName": 0x00181030,
-    "StudyDescription": 0x00081030,
-}
-
-
-def _naming_the_part(by_tag: Mapping[int, Element]) -> dict[str, str]:
-    return {keyword: _text(by_tag, tag) for keyword, tag in _NAMING_THE_PART.items()}
-
-
-def _pending(policy: Policy, sop_class_uid: str, by_tag: Mapping[int, Element], may_show_text: bool) -> tuple[str, ...]:
-    """Return what must be cleaned, in that order, before anybody may see the object."""
-    pending = ["pixels"] if may_show_text else []
-    told = {"SOPClassUID": sop_class_uid, **_naming_the_part(by_tag)}
-    if policy.clean_recognizable_visual_features:
-        if _PIXEL_DATA in by_tag and needs_defacing(told) is Verdict.CANDIDATE:
-            pending.append("faces")
-        elif can_be_masked(sop_class_uid, by_tag):
-            pending.append("shapes")
-        elif may_carry_a_face(told):
-            raise Quarantined("it may carry the shape of a face, which is not cut out of objects of this class")
-    pixel_data = by_tag.get(_PIXEL_DATA)
-    if pending and isinstance(pixel_data, BulkElement) and len(pixel_data.bulk) > _LARGEST_CLEANED:
-        raise Quarantined(f"its pixels must be cleaned, and they are more than the {_LARGEST_CLEANED >> 20} MiB that can be")
-    return tuple(pending)
 
 
 def _text(by_tag: Mapping[int, Element], tag: int) -> str:
