@@ -1,4 +1,4 @@
-"""What an object is held for (PS3.15 E.3.1, E.3.2): text in its pixels, a face, the shape of one; what none can clean is out."""
+"""What an object is held for (PS3.15 E.3.1, E.3.2): text in its pixels, a face, its shape; what none can clean is out."""
 
 from collections.abc import Mapping
 
