@@ -51,6 +51,9 @@ class ObjectStore(Protocol):
     def survey(self, container: str) -> Iterator[Piece]:
         """Name every stretch of a container that is not zero: records, those given up, and damage. Raises `NotFound`."""
 
+    def trim(self, container: str, from_offset: int) -> None:
+        """Turn torn bytes behind the last record into zeros, if nobody writes there; `from_offset` as in `records`."""
+
     def retire(self, container: str) -> None:
         """Note that nothing of a container is needed from now on, in its `changed_at`."""
 

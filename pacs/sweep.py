@@ -59,6 +59,7 @@ def recover(archive: Archive) -> int:
         _begin(archive.tiers)
     for container in archive.objects.containers(local=True):
         restored += replay(archive.objects, archive.sealer, archive.index, container, otherwise=partial(_moved, archive))
+        archive.objects.trim(container, archive.index.high_water(container))
     if archive.tiers is not None:
         archive.tiers.walked()
     restored += _recover_quarantine(archive)

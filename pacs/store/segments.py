@@ -272,26 +272,46 @@ class SegmentStore:
     def turn_over_idle(self, older_than_s: float) -> None:
         """Do the same for writers that are no more: their names are free."""
         for segment in self.segments():
-            match = NAME.fullmatch(segment.container)
-            empty = segment.size_bytes <= ALIGNMENT
-            if match is None or not segment.newest or empty or time.time() - segment.changed_at < older_than_s:
+            if not segment.newest or segment.size_bytes <= ALIGNMENT or time.time() - segment.changed_at < older_than_s:
                 continue
-            descriptor = os.open(self._path / f"{match['writer']}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with self._idle_tail(segment.container) as tail:
+                if tail is None:
+                    continue
                 # Whoever died in the middle of a group left a torn tail and zeros: both are cut off, as its next start would.
-                tail = Tail.reopen(self._path, match["writer"], int(match["number"]))
-                try:
-                    tail.cut()
-                    if tail.end > ALIGNMENT:
-                        self.reopened(tail.container)
-                        Tail.create(self._path, match["writer"], tail.number + 1).close()
-                finally:
-                    tail.close()
-            except BlockingIOError:
-                continue
+                tail.cut()
+                if tail.end > ALIGNMENT:
+                    self.reopened(tail.container)
+                    Tail.create(self._path, tail.container.rpartition("-")[0], tail.number + 1).close()
+
+    def trim(self, container: str, from_offset: int) -> None:
+        """Turn what whoever died in the middle of a group left behind the last record into zeros; see `ObjectStore.trim`.
+
+        A torn record was never acknowledged, and until its writer comes back it would look like damage.
+        """
+        if any(one.newest for one in self.segments() if one.container == container):
+            with self._idle_tail(container, from_offset):
+                pass
+
+    @contextlib.contextmanager
+    def _idle_tail(self, container: str, from_offset: int = 0) -> Iterator[Tail | None]:
+        """Go on with the newest segment of a writer that is no more, under its name; None where it is at work."""
+        match = NAME.fullmatch(container)
+        assert match is not None
+        descriptor = os.open(self._path / f"{match['writer']}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            yield None
+            return
+        try:
+            tail = Tail.reopen(self._path, match["writer"], int(match["number"]), from_offset)
+            try:
+                yield tail
             finally:
-                os.close(descriptor)
+                tail.close()
+        finally:
+            os.close(descriptor)
 
     def discard(self, container: str) -> None:
         """Remove a segment, the newest as well, of which the whole is elsewhere; only while nobody writes."""

@@ -45,16 +45,19 @@ class Tail:
         return cls(container, number, descriptor, ALIGNMENT, ALIGNMENT)
 
     @classmethod
-    def reopen(cls, folder: Path, writer: str, number: int) -> "Tail":
-        """Go on with a segment after a stop or a crash; torn bytes behind the last complete record become zeros."""
+    def reopen(cls, folder: Path, writer: str, number: int, from_offset: int = 0) -> "Tail":
+        """Go on with a segment after a stop or a crash; torn bytes behind the last complete record become zeros.
+
+        What lies before `from_offset`, the end of a record or 0, is known to be whole, and not read.
+        """
         container = f"{writer}-{number:08}.seg"
         descriptor = os.open(folder / container, os.O_RDWR | os.O_CLOEXEC)
         try:
             if os.pread(descriptor, len(HEADER), 0) != HEADER:
                 # A crash between creation and the first sync: there is nothing in it yet.
                 write(descriptor, HEADER, 0)
-            end = ALIGNMENT
-            for location, _ in walk(descriptor, container, 0):
+            end = max(ALIGNMENT, aligned(from_offset))
+            for location, _ in walk(descriptor, container, end):
                 end = aligned(location.offset + location.size_bytes)
             torn = _zero(descriptor, end)
             if torn:

@@ -170,6 +170,10 @@ class TieredStore:
         away = (copy for copy in self.ledger.copies().values() if copy.container not in held)
         return here + [Segment(copy.container, copy.size_bytes, copy.changed_at, False) for copy in away]
 
+    def trim(self, container: str, from_offset: int) -> None:
+        """Turn torn bytes behind the last record into zeros, if nobody writes there; `from_offset` as in `records`."""
+        self.local.trim(container, from_offset)
+
     def retire(self, container: str) -> None:
         """Note that nothing of a segment is needed from now on."""
         self.ledger.touch(container)

@@ -23,6 +23,7 @@ from pacs.ingest import ingest
 from pacs.model.instance import Stored
 from pacs.phantoms import petct
 from pacs.sweep import prepare, recover
+from pacs.upkeep.verify import verify
 
 
 class PowerCut(BaseException):
@@ -97,6 +98,22 @@ def test_a_record_without_rows_is_replayed(tmp_path: Path) -> None:
         assert again.index.settled(time.time() + 100, settle_s=1, quiet_s=1, study_settle_s=1), (
             "what was replayed is processed like any other arrival"
         )
+
+
+def test_a_record_that_was_cut_off_is_no_damage_after_the_next_start(tmp_path: Path) -> None:
+    """Half a record behind the last one was never acknowledged: it is gone before its writer writes again."""
+    with making.archive(tmp_path / "home") as archive:
+        stored = ingest(archive, making.received(making.dataset()))
+        record = archive.objects.get(stored.location)
+    (segment,) = (tmp_path / "home" / "store").glob("*.seg")
+    with segment.open("ab") as file:
+        file.write(record[: len(record) * 2 // 3])
+
+    with making.archive(tmp_path / "home") as again:
+        assert [one.kind for one in verify(again)] == ["damaged"]
+        recover(again)
+        assert list(verify(again, deep=True)) == []
+        assert len(everything(again)) == 1
 
 
 def test_a_quarantine_file_without_a_row_is_listed_again(tmp_path: Path) -> None:

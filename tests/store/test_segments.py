@@ -134,6 +134,25 @@ def test_a_torn_record_is_trimmed_and_costs_no_other(tmp_path: Path, sealer: Sea
     assert not any(path.read_bytes()[following.offset + following.size_bytes :])
 
 
+def test_a_torn_record_is_trimmed_before_its_writer_comes_back(tmp_path: Path, sealer: Sealer) -> None:
+    """By whoever looks after the store, from a known place on; while its writer is at work, nothing is touched."""
+    store = _store(tmp_path)
+    first, torn = store.put([_sealed(sealer, 5000) for _ in range(2)])
+    path = tmp_path / "store" / torn.container
+    with path.open("r+b") as file:
+        file.seek(torn.offset + torn.size_bytes - record.TRAILER.size)
+        file.write(bytes(record.TRAILER.size))
+    other = _store(tmp_path)
+
+    other.trim(torn.container, first.offset + first.size_bytes)
+    at_work = [piece.kind for piece in other.survey(torn.container)]
+    store.close()
+    other.trim(torn.container, first.offset + first.size_bytes)
+
+    assert at_work == ["record", "damage"]
+    assert [piece.location for piece in other.survey(torn.container)] == [first]
+
+
 def test_damage_in_the_middle_costs_one_record(tmp_path: Path, sealer: Sealer) -> None:
     """A record whose head rotted away does not hide those behind it, and nothing of them is trimmed."""
     store = _store(tmp_path)
