@@ -13,6 +13,8 @@ from typing import Any
 
 from billiard import current_process  # type: ignore[import-untyped]  # comes with Celery, without types
 from celery import shared_task, signals
+from celery.worker.request import Request
+from kombu.asynchronous import get_event_loop
 
 from pacs import logs
 from pacs.archive import Archive
@@ -43,7 +45,27 @@ class _Pool:
     opening = threading.Lock()
 
 
-@shared_task(name=TASK)
+class Ring(Request):
+    """A message of the bell; where it cannot be acknowledged, the worker connects to its broker again.
+
+    Celery only logs that. With as many messages out as it has places it listens to nobody, so that it would notice the loss of
+    its broker by nothing else, and be deaf for ever.
+    """
+
+    def acknowledge(self) -> None:
+        """Acknowledge, and see whether that came about."""
+        super().acknowledge()
+        loop = get_event_loop()
+        if not self.message.acknowledged and loop is not None:
+            loop.call_soon(_broker_lost)
+
+
+def _broker_lost() -> None:
+    """Raise in the worker's event loop what makes it connect again."""
+    raise ConnectionError("the broker was away when a job ended")
+
+
+@shared_task(name=TASK, Request=Ring)
 def run(job_id: str) -> None:
     """Run one job; the row says how it ended."""
     if _Pool.stop.is_set():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from deid.deidentifying import deidentifier, read_back
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID_dictionary
 
 from pacs.dicom import part10
@@ -75,5 +76,7 @@ def _compare(before: bytes, text_bytes: bytes, after: pydicom.Dataset, name: str
         assert len(after.PixelData) == len(source.PixelData), name  # planes in unused bits are cleared
     elif "PixelData" in source and source.file_meta.get("TransferSyntaxUID") != "1.2.840.10008.1.2.2":
         expected, found = source.PixelData or b"", after.PixelData or b""
+        if len(expected) == get_expected_length(source) + 1:
+            expected = expected[:-1]  # a padding byte that is not zero becomes zero
         assert found[: len(expected)] == expected[: len(found)], name
         assert len(found) > 0 or not expected, name

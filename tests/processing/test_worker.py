@@ -112,8 +112,9 @@ def workshop(archive: Archive) -> Iterator[Workshop]:
     shop.end()
 
 
-def bring(archive: Archive) -> None:
-    for one in making.ct_series(2):
+def bring(archive: Archive, series_uid: str = making.SERIES_UID) -> None:
+    for one in making.ct_series(2, series_uid=series_uid):
+        one.SOPInstanceUID = f"{series_uid}.{one.InstanceNumber}"
         ingest(archive, making.received(one))
     archive.index.end_association("a1")
 
@@ -166,6 +167,27 @@ def test_a_killed_worker_costs_time_and_nothing_else(archive: Archive, workshop:
     until(lambda: states(archive) == [JobState.SUCCEEDED])
     assert archive.index.jobs.list()[0].attempt == 2
     assert archive.index.summary()["instances"] == 4
+
+
+def test_a_broker_that_was_away_when_a_job_ended_is_found_again(archive: Archive, workshop: Workshop) -> None:
+    """With every place taken the worker listens to nobody, and notices only when it acknowledges: then it connects again."""
+    (archive.settings.home / "rules.toml").write_text(rules(4))
+    workshop.start_broker()
+    workshop.start_worker()
+    workshop.scheduler.start()
+    bring(archive)
+    until(lambda: states(archive) == [JobState.RUNNING])
+    time.sleep(0.5)
+
+    assert workshop.broker is not None
+    workshop.broker.kill()
+    workshop.broker.wait()
+    until(lambda: states(archive) == [JobState.SUCCEEDED])
+    time.sleep(1)
+    workshop.start_broker()
+    bring(archive, "1.2.826.0.1.3680043.8.498.77")
+
+    until(lambda: states(archive) == [JobState.SUCCEEDED] * 2)
 
 
 def test_sends_have_a_lane_of_their_own(archive: Archive, workshop: Workshop) -> None:
