@@ -14,7 +14,6 @@ from typing import Any
 from billiard import current_process  # type: ignore[import-untyped]  # comes with Celery, without types
 from celery import shared_task, signals
 from celery.worker.request import Request
-from kombu.asynchronous import get_event_loop
 
 from pacs import logs
 from pacs.archive import Archive
@@ -42,6 +41,8 @@ class _Pool:
     registry: dict[str, Spec] | None = None
     stop = threading.Event()
     name = "worker"
+    worker: Any = None
+    """Celery's worker, in its own process only."""
     opening = threading.Lock()
 
 
@@ -55,9 +56,9 @@ class Ring(Request):
     def acknowledge(self) -> None:
         """Acknowledge, and see whether that came about."""
         super().acknowledge()
-        loop = get_event_loop()
-        if not self.message.acknowledged and loop is not None:
-            loop.call_soon(_broker_lost)
+        # Not kombu's "current" event loop: there is none any more once the worker has connected again.
+        if not self.message.acknowledged and _Pool.worker is not None:
+            _Pool.worker.hub.call_soon(_broker_lost)
 
 
 def _broker_lost() -> None:
@@ -119,6 +120,8 @@ def main(settings: Settings, queues: str = "") -> int:
         without_heartbeat=True,
         loglevel=None,
     )
+
+    _Pool.worker = worker
 
     def hand_back(**_: Any) -> None:
         # Warm shutdown waits for running tasks; ours need not run to their end, because the row brings them back.

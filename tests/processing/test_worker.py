@@ -151,7 +151,7 @@ def test_a_series_becomes_a_derived_series_by_itself(archive: Archive, workshop:
 
 def test_a_killed_worker_costs_time_and_nothing_else(archive: Archive, workshop: Workshop) -> None:
     """kill -9 in the middle of a job: nothing is left running, and the next worker finishes it, once."""
-    (archive.settings.home / "rules.toml").write_text(rules(4))
+    (archive.settings.home / "rules.toml").write_text(rules(3))
     workshop.start_broker()
     workshop.start_worker()
     workshop.scheduler.start()
@@ -171,7 +171,7 @@ def test_a_killed_worker_costs_time_and_nothing_else(archive: Archive, workshop:
 
 def test_a_broker_that_was_away_when_a_job_ended_is_found_again(archive: Archive, workshop: Workshop) -> None:
     """With every place taken the worker listens to nobody, and notices only when it acknowledges: then it connects again."""
-    (archive.settings.home / "rules.toml").write_text(rules(4))
+    (archive.settings.home / "rules.toml").write_text(rules(3))
     workshop.start_broker()
     workshop.start_worker()
     workshop.scheduler.start()
@@ -179,15 +179,18 @@ def test_a_broker_that_was_away_when_a_job_ended_is_found_again(archive: Archive
     until(lambda: states(archive) == [JobState.RUNNING])
     time.sleep(0.5)
 
-    assert workshop.broker is not None
-    workshop.broker.kill()
-    workshop.broker.wait()
-    until(lambda: states(archive) == [JobState.SUCCEEDED])
-    time.sleep(1)
-    workshop.start_broker()
-    bring(archive, "1.2.826.0.1.3680043.8.498.77")
+    for ended in (1, 2):
+        assert workshop.broker is not None
+        workshop.broker.kill()
+        workshop.broker.wait()
+        until(lambda ended=ended: states(archive).count(JobState.SUCCEEDED) == ended)
+        time.sleep(1)
+        workshop.start_broker()
+        bring(archive, f"1.2.826.0.1.3680043.8.498.7{ended}")
+        until(lambda: JobState.RUNNING in states(archive))
+        time.sleep(0.5)
 
-    until(lambda: states(archive) == [JobState.SUCCEEDED] * 2)
+    until(lambda: states(archive) == [JobState.SUCCEEDED] * 3)
 
 
 def test_sends_have_a_lane_of_their_own(archive: Archive, workshop: Workshop) -> None:
